@@ -1,0 +1,3 @@
+"""Loads out-of-tree kernel modules on the nodes of Kubernetes and OpenShift clusters, through plugins."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,297 @@
+"""Reading files of manifests that may be anything: bounded in size, depth and time, nothing guessed.
+
+YAML (1.1, as kubectl reads it) and JSON, several documents to a file. What JSON cannot say is refused; what
+YAML would silently turn into something else (timestamps, base-60 numbers, keys that are no strings) stays text.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import yaml
+
+SIZE_MOST = 3 * 1024 * 1024
+"""Bytes. The API server takes no larger object either."""
+VALUES_MOST = 100_000
+"""In one file, keys apart."""
+DEPTH_MOST = 64
+
+
+class ManifestError(ValueError):
+    """A file that cannot be read as manifests. The text says what and, where it is known, on which line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One document: its value as JSON has it, and the line (from 1) on which it begins."""
+
+    value: Any
+    line: int
+
+
+def read_limited(stream: BinaryIO) -> bytes:
+    """Return what is in `stream`. Raises ManifestError where that is more than SIZE_MOST bytes.
+
+    A file of a known size is refused unread; of a pipe or a device no more than the limit is read.
+    """
+    size = os.fstat(stream.fileno()).st_size if stream.seekable() else 0
+    data = b"" if size > SIZE_MOST else stream.read(SIZE_MOST + 1)
+    if size > SIZE_MOST or len(data) > SIZE_MOST:
+        raise ManifestError(
+            f"is larger than {SIZE_MOST // 1024 // 1024} MiB, more than the API server takes: split it into several "
+            "files"
+        )
+    return data
+
+
+def documents(data: bytes) -> list[Document]:
+    """Return the documents in `data`, without the empty ones. Raises ManifestError, or returns at least one."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"is not UTF-8 text (byte {error.start + 1:,} is not): is it a manifest?") from None
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            return [Document(value=_json(text), line=1)]
+        except json.JSONDecodeError:
+            pass  # YAML has braces too
+    found = [document for document in _yaml(text) if document.value is not None]
+    if not found:
+        raise ManifestError("is empty: it holds no manifest")
+    return found
+
+
+# ── JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _json(text: str) -> Any:
+    count = 0
+
+    def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal count
+        count += len(found)
+        if count > VALUES_MOST:
+            raise ManifestError(_too_many())
+        made = dict(found)
+        if len(made) < len(found):
+            keys = [key for key, _ in found]
+            raise ManifestError(
+                f"has the key {_quoted(next(key for key in keys if keys.count(key) > 1))} twice in one object"
+            )
+        return made
+
+    try:
+        value = json.loads(
+            text, object_pairs_hook=pairs, parse_constant=_no_number, parse_int=_integer, parse_float=_float
+        )
+    except RecursionError:
+        raise ManifestError(_too_deep()) from None
+    _bound(value)
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ManifestError("has half of a surrogate pair (\\ud800 to \\udfff): no text can hold it") from None
+    return value
+
+
+def _bound(value: Any) -> None:
+    """Refuse a value that is too deep or too large, without recursion."""
+    waiting, depth, count = [value], 0, 0
+    while waiting:
+        depth += 1
+        count += len(waiting)
+        if depth > DEPTH_MOST:
+            raise ManifestError(_too_deep())
+        if count > VALUES_MOST:
+            raise ManifestError(_too_many())
+        waiting = [
+            below
+            for outer in waiting
+            for below in (outer.values() if isinstance(outer, dict) else outer if isinstance(outer, list) else ())
+        ]
+
+
+# ── YAML ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Loader(yaml.CSafeLoader):
+    """Resolves what JSON has (and kubectl's booleans); all else is a string."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 -- PyYAML's own name and type
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool",
+    re.compile(r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$"),
+    list("yYnNtTfFoO"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0o?[0-7_]+|0|[1-9][0-9_]*)$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*|[0-9][0-9_]*(?=[eE]))(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""])
+_Loader.add_implicit_resolver("tag:yaml.org,2002:merge", re.compile(r"^<<$"), ["<"])
+
+
+def _yaml(text: str) -> Iterator[Document]:
+    try:
+        _scan(text)
+        loader = _Loader(text)
+        try:
+            while loader.check_node() and (node := loader.get_node()):
+                yield Document(value=_Reader().value(node), line=node.start_mark.line + 1)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f" on line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        if mark and text[mark.index : mark.index + 1] == "\t":
+            where += ": YAML is indented with spaces, not with tabs"
+        raise ManifestError(f"is not YAML: {error.problem or error.context}{where}") from None
+    except yaml.YAMLError as error:
+        raise ManifestError(f"is not YAML: {_one_line(error)}") from None
+
+
+def _scan(text: str) -> None:
+    """Refuse what is too deep or too large before any of it is built: the reader itself recurses."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=yaml.CSafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEPTH_MOST:
+                raise ManifestError(_too_deep(event.start_mark.line + 1 if event.start_mark else 0))
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if count > VALUES_MOST:
+            raise ManifestError(_too_many())
+
+
+class _Reader:
+    """Makes one document's value; aliases cost what they stand for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.open: set[int] = set()
+
+    def value(self, node: yaml.Node) -> Any:
+        self.count += 1
+        if self.count > VALUES_MOST:
+            raise ManifestError(_too_many())
+        line = node.start_mark.line + 1
+        if isinstance(node, yaml.ScalarNode):
+            return _scalar(node, line)
+        if id(node) in self.open:
+            raise ManifestError(f"refers to itself on line {line}: an alias cannot stand inside its own anchor")
+        if len(self.open) >= DEPTH_MOST:
+            raise ManifestError(_too_deep(line))
+        self.open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                _expect(node, "tag:yaml.org,2002:seq", line)
+                return [self.value(below) for below in node.value]
+            _expect(node, "tag:yaml.org,2002:map", line)
+            return self.mapping(node)
+        finally:
+            self.open.discard(id(node))
+
+    def mapping(self, node: yaml.Node) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, below in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode):
+                raise ManifestError(f"has a key on line {line} that is not a string")
+            if key.tag == "tag:yaml.org,2002:merge":
+                sources = self.value(below)
+                for source in sources if isinstance(sources, list) else [sources]:
+                    if not isinstance(source, dict):
+                        raise ManifestError(f'has "<<" on line {line} before something that is not an object')
+                    merged = {**source, **merged}
+                continue
+            if key.value in found:
+                raise ManifestError(f"has the key {_quoted(key.value)} a second time in one object, on line {line}")
+            found[key.value] = self.value(below)
+        return {**merged, **found}
+
+
+def _expect(node: yaml.Node, tag: str, line: int) -> None:
+    if node.tag != tag:
+        raise ManifestError(f"has the tag {_quoted(node.tag)} on line {line}, which no manifest needs")
+
+
+def _scalar(node: yaml.ScalarNode, line: int) -> Any:
+    text: str = node.value
+    match node.tag.removeprefix("tag:yaml.org,2002:"):
+        case "str" | "merge":
+            return text
+        case "null":
+            return None
+        case "bool":
+            return text.lower() in ("yes", "true", "on")
+        case "int":
+            return _integer(text, line)
+        case "float":
+            return _float(text, line)
+    raise ManifestError(f"has the tag {_quoted(node.tag)} on line {line}, which no manifest needs")
+
+
+def _integer(text: str, line: int = 0) -> int:
+    digits = text.replace("_", "").lower()
+    unsigned = digits.lstrip("+-")
+    try:
+        if len(unsigned) > 1 and unsigned[0] == "0" and unsigned[1] in "01234567":
+            return int(digits, 8)
+        found = int(digits, 0)
+    except ValueError:
+        found = 1 << 64
+    if not -(1 << 63) <= found < 1 << 63:
+        raise ManifestError(f"has a number{_on(line)} that does not fit into 64 bits")
+    return found
+
+
+def _float(text: str, line: int = 0) -> float:
+    try:
+        found = float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise ManifestError(f"has a number{_on(line)} that JSON cannot write")
+    return found
+
+
+def _no_number(text: str) -> None:
+    raise ManifestError(f"has {text}, a number that JSON cannot write")
+
+
+def _on(line: int) -> str:
+    return f" on line {line}" if line else ""
+
+
+def _too_many() -> str:
+    return f"holds more than {VALUES_MOST:,} values (aliases count as what they stand for): split it up"
+
+
+def _too_deep(line: int = 0) -> str:
+    return f"is nested more than {DEPTH_MOST} deep{_on(line)}"
+
+
+def _quoted(value: str) -> str:
+    return f'"{value[:80]}"'
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,116 @@
+"""Variables in image names and paths, in the shell's substitution syntax as existing manifests use it.
+
+`$VAR`, `${VAR}`, `${VAR-d}` and `${VAR=d}` (d where unset), `${VAR:-d}` and `${VAR:=d}` (d where unset or
+empty), `${VAR+d}` (d where set), `${VAR:+d}` (d where set and not empty), `$$` (one dollar sign). Unset is
+empty. A `$` before anything else stands for itself. The default may hold variables in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+Lookup = Callable[[str], str | None]
+"""The value of a variable, or None where it is unset."""
+
+VARIABLES = (
+    "KERNEL_FULL_VERSION",
+    "KERNEL_VERSION",
+    "KERNEL_XYZ",
+    "KERNEL_X",
+    "KERNEL_Y",
+    "KERNEL_Z",
+    "MOD_NAME",
+    "MOD_NAMESPACE",
+)
+_DEEPEST = 20
+
+
+class TemplateError(ValueError):
+    """A template that cannot be read; the text says where."""
+
+
+def expand(template: str, lookup: Lookup) -> str:
+    """Replace the variables of `template`. Raises TemplateError for one that is not closed or named."""
+    text, end = _expand(template, 0, lookup, depth=0)
+    assert end == len(template)  # noqa: S101
+    return text
+
+
+def check(template: str) -> tuple[str, ...]:
+    """Return the names of the variables that `template` may use. Raises TemplateError."""
+    names: dict[str, None] = {}
+
+    def note(name: str) -> None:
+        names[name] = None
+
+    def note_as_set(name: str) -> str:
+        names[name] = None
+        return "set"
+
+    # Both ways, since the lookup of a variable inside a default must not depend on the one outside.
+    expand(template, note)
+    expand(template, note_as_set)
+    return tuple(names)
+
+
+def _expand(template: str, start: int, lookup: Lookup, depth: int) -> tuple[str, int]:
+    """Expand from `start` to the end, or below the top to the brace that closes; return what and where."""
+    if depth > _DEEPEST:
+        raise TemplateError(f"has variables more than {_DEEPEST} deep")
+    found: list[str] = []
+    at = start
+    while at < len(template):
+        if depth and template[at] == "}":
+            return "".join(found), at
+        if template[at] != "$":
+            end = at + 1
+            while end < len(template) and template[end] not in "$}":
+                end += 1
+            found.append(template[at:end])
+            at = end
+            continue
+        following = template[at + 1 : at + 2]
+        if following == "$":
+            found.append("$")
+            at += 2
+        elif following == "{":
+            text, at = _braces(template, at, lookup, depth)
+            found.append(text)
+        else:
+            end = _name_end(template, at + 1)
+            found.append((lookup(template[at + 1 : end]) or "") if end > at + 1 else "$")
+            at = end
+    if depth:
+        raise TemplateError('has a "${" that is never closed')
+    return "".join(found), at
+
+
+def _braces(template: str, at: int, lookup: Lookup, depth: int) -> tuple[str, int]:
+    name_end = _name_end(template, at + 2)
+    name = template[at + 2 : name_end]
+    if name_end == len(template):
+        raise TemplateError(f'has a "${{" at character {at + 1} that is never closed')
+    if not name:
+        raise TemplateError(f'has a "${{" at character {at + 1} without the name of a variable behind it')
+    value = lookup(name)
+    if template[name_end] == "}":
+        return value or "", name_end + 1
+    operator = template[name_end : name_end + 2] if template[name_end] == ":" else template[name_end]
+    if operator.lstrip(":") not in ("-", "=", "+") or operator == ":":
+        raise TemplateError(
+            f'has "{operator}" behind "${{{name}": only "}}", "-", ":-", "=", ":=", "+" and ":+" can stand there'
+        )
+    other, end = _expand(template, name_end + len(operator), lookup, depth + 1)
+    is_set = bool(value) if operator.startswith(":") else value is not None
+    if operator.endswith("+"):
+        return (other if is_set else ""), end + 1
+    return ((value or "") if is_set else other), end + 1
+
+
+def _name_end(template: str, start: int) -> int:
+    end = start
+    while end < len(template) and template[end].isascii() and (template[end].isalnum() or template[end] == "_"):
+        if end == start and template[end].isdigit():
+            break
+        end += 1
+    return end

@@ -1,0 +1,92 @@
+"""The command line: one file a command. Exit codes: 0 all is well, 1 something was found, 2 wrong use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kmm import __version__
+from kmm.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kmm.catalog import Catalog
+
+app = typer.Typer(
+    help=__doc__ and "Kernel module management: check manifests and plugins, print what a cluster needs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file (YAML); $KMM_CONFIG where it is not given."),
+]
+
+
+def catalog_of(config: Path | None) -> Catalog:
+    """Return the catalog of the installed plugins that the configuration allows. Raises ConfigError."""
+    from kmm.config import read_config
+    from kmm.loader import load_catalog
+
+    read = read_config(os.environ, config)
+    return load_catalog(read.plugins.allow, read.settings_of)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        print(f"kmm {__version__}")
+        raise typer.Exit
+
+
+@app.command("validate")
+def _validate(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON; - for standard input.")],
+    config: ConfigOption = None,
+) -> None:
+    """Check manifests: everything that is wrong with them, where, and what would be right."""
+    from kmm.cli.validate import validate
+
+    raise typer.Exit(validate(files, catalog_of(config)))
+
+
+@app.command("plugins")
+def _plugins(config: ConfigOption = None) -> None:
+    """List the installed plugins: what each offers, or why it was refused."""
+    from kmm.cli.plugins import plugins
+
+    raise typer.Exit(plugins(catalog_of(config)))
+
+
+@app.command("crds")
+def _crds(
+    output: Annotated[str, typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Only these kinds.")] = None,
+) -> None:
+    """Print the CustomResourceDefinitions of all kinds, for `kubectl apply -f -`."""
+    from kmm.cli.crds import crds
+
+    raise typer.Exit(crds(output, kinds or []))
+
+
+def main() -> None:
+    """Run the command line: what goes wrong is one line on standard error, never a traceback."""
+    try:
+        app()
+    except ConfigError as error:
+        from kmm.admission import printable
+
+        print(printable(f"kmm: {error}"), file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

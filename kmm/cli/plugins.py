@@ -1,0 +1,38 @@
+"""`kmm plugins`: lists what is installed, what it offers, and what was refused and why."""
+
+from __future__ import annotations
+
+from kmm.admission import printable
+from kmm.catalog import Catalog, Plugin
+
+
+def plugins(catalog: Catalog) -> int:
+    """Print the catalog. Return 1 where a plugin was refused, else 0."""
+    for plugin in catalog.plugins:
+        print(printable(f"{plugin.name} ({plugin.distribution} {plugin.version})"))
+        for offer in _offers(plugin) or ["offers nothing"]:
+            print(printable(f"  {offer}"))
+    for refusal in catalog.refusals:
+        print(printable(f"{refusal.name} ({refusal.distribution} {refusal.version})"))
+        print(printable(f"  refused: {refusal.reason}: {refusal.message}"))
+    if not catalog.plugins and not catalog.refusals:
+        print("no plugins are installed: pip install 'kmm-operator[standard]'")
+    return 1 if catalog.refusals else 0
+
+
+def _offers(plugin: Plugin) -> list[str]:
+    offers = [f"registry {each.name} for {', '.join(each.hosts)}" for each in plugin.registries]
+    for noun, found in (
+        ("builder", plugin.builders),
+        ("signer", plugin.signers),
+        ("device-plugin renderer", plugin.device_plugins),
+    ):
+        offers += [f"{noun} {each.name} (makes {', '.join(kind.kind for kind in each.owns)})" for each in found]
+    offers += [
+        f"driver {each.name}" + (f": {each.description}" if each.description else "") for each in plugin.drivers
+    ]
+    if plugin.validate_module:
+        offers.append("judges Modules")
+    if plugin.observe:
+        offers.append("is told what the operator does")
+    return offers

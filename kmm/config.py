@@ -1,0 +1,118 @@
+"""The operator's configuration: one frozen value from a YAML file and `KMM_*` variables, which win.
+
+Unknown keys and variables are refused, with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kmm.api.manifest import ManifestError, documents, read_limited
+from kmm.api.schema import Items, Part, free, load, part, schema, texts
+from kmm.contract import Settings, nearest
+from kmm.errors import ConfigError
+
+CONFIG_VARIABLE = "KMM_CONFIG"
+# Read elsewhere, and known to the Go operator's manifests.
+_OTHER_VARIABLES = (CONFIG_VARIABLE, "KMM_MANAGED")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginsConfig:
+    """Which plugins may run, and what they are told."""
+
+    allow: tuple[str, ...] = texts(
+        "Distributions whose plugins may be imported beside the operator's own (* for all): they run with the "
+        "operator's rights"
+    )
+    options: Mapping[str, Mapping[str, Any]] = free("Options of each plugin, by its name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The operator's configuration. The last two come from the environment only, as the Go operator's do."""
+
+    plugins: PluginsConfig = part(
+        PluginsConfig, "Which plugins may run, and what they are told", default=PluginsConfig()
+    )
+    operator_namespace: str | None = None
+    images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def settings_of(self, plugin: str) -> Settings:
+        """Return what the plugin of that name may know."""
+        return Settings(
+            options=self.plugins.options.get(plugin, {}),
+            operator_namespace=self.operator_namespace,
+            images=self.images,
+        )
+
+
+def read_config(environ: Mapping[str, str], path: Path | None = None) -> Config:
+    """Return the configuration of the file at `path` (else `$KMM_CONFIG`, else none) and of `environ`.
+
+    Raises ConfigError, naming the file, the key and what would be right.
+    """
+    if path is None and environ.get(CONFIG_VARIABLE):
+        path = Path(environ[CONFIG_VARIABLE])
+    raw = _read(path) if path else {}
+    _add_variables(raw, environ)
+    config, findings = load(Config, raw)
+    source = str(path) if path else "the environment"
+    for finding in findings:
+        raise ConfigError(f"{source}: {finding.path}: {finding.message}")
+    if config is None:  # pragma: no cover -- no value, but no finding that says why
+        raise ConfigError(f"{source}: cannot be read")
+    for plugin, options in config.plugins.options.items():
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"{source}: plugins.options.{plugin}: must be an object")
+    images = {
+        name.removeprefix("RELATED_IMAGES_").lower().replace("_", "-"): value
+        for name, value in environ.items()
+        if name.startswith("RELATED_IMAGES_") and value
+    }
+    return dataclasses.replace(config, operator_namespace=environ.get("OPERATOR_NAMESPACE") or None, images=images)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            found = documents(read_limited(stream))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except ManifestError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    if len(found) > 1 or not isinstance(found[0].value, dict):
+        raise ConfigError(f'{path}: must be one object, such as "plugins: {{allow: [acme-kmm]}}"')
+    return dict(found[0].value)
+
+
+def variables() -> dict[str, tuple[str, ...]]:
+    """Return the environment variable of each key that can be set by one: `KMM_PLUGINS_ALLOW` and so on."""
+    return {"KMM_" + "_".join(part.upper() for part in path): path for path in _leaves(Config)}
+
+
+def _leaves(what: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for key, field in schema(what).by_key.items():
+        if isinstance(field, Part) and isinstance(field.what, type):
+            yield from _leaves(field.what, (*path, key))
+        elif isinstance(field, Items):
+            yield (*path, key)
+
+
+def _add_variables(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
+    known = variables()
+    for name, value in environ.items():
+        if not name.startswith("KMM_") or name in _OTHER_VARIABLES or not value:
+            continue
+        if name not in known:
+            raise ConfigError(f"the environment variable {name} is unknown{nearest(name, known)}")
+        *way, key = known[name]
+        branch = raw
+        for part_ in way:
+            branch[part_] = dict(branch.get(part_) or {})
+            branch = branch[part_]
+        branch[key] = [word.strip() for word in value.split(",") if word.strip()]

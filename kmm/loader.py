@@ -1,0 +1,309 @@
+"""From installed distributions to plugins: each found, imported, called and checked apart from all others.
+
+Whatever one of them does wrong becomes a refusal that says so; the others, and the operator, go on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution, EntryPoint, distributions
+from typing import Any
+
+import pluggy
+
+from kmm import hookspecs
+from kmm.catalog import Catalog, Plugin, Refusal, build_catalog
+from kmm.contract import (
+    CONTRACT_VERSION,
+    ENTRY_POINT_GROUP,
+    Driver,
+    Kind,
+    Registry,
+    Renderer,
+    Settings,
+    SettingsError,
+    nearest,
+)
+
+OWN_DISTRIBUTIONS = frozenset(
+    f"kmm-{name}"
+    for name in ("buildah", "daemonset", "hsm", "kaniko", "oci", "openshift", "openshift-build", "sign-file")
+)
+"""Those of this repository: as trusted as the operator itself."""
+
+_GROUP = re.compile(r"kmm\.v(\d+)")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9\[]([-A-Za-z0-9.:\]]*[A-Za-z0-9\]])?")
+_SPECS = tuple(name for name in vars(hookspecs) if name.startswith("kmm_"))
+_LISTS = {
+    "kmm_registries": "registries",
+    "kmm_builders": "builders",
+    "kmm_signers": "signers",
+    "kmm_device_plugins": "device_plugins",
+    "kmm_drivers": "drivers",
+}
+_MESSAGE_LONGEST = 500
+
+
+class _Refused(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _Hooks(pluggy.PluginManager):
+    """Takes every function whose name begins with `kmm_` for a hook, so that a mistyped one is noticed."""
+
+    def parse_hookimpl_opts(self, plugin: object, name: str) -> Any:
+        if name.startswith("kmm_") and callable(getattr(plugin, name, None)):
+            return {
+                "wrapper": False,
+                "hookwrapper": False,
+                "optionalhook": False,
+                "tryfirst": False,
+                "trylast": False,
+                "specname": None,
+            }
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An entry point of ours, and the distribution it is in."""
+
+    entry_point: EntryPoint
+    major: int
+    distribution: str
+    version: str
+
+    def refusal(self, reason: str, message: str) -> Refusal:
+        return Refusal(
+            name=self.entry_point.name,
+            distribution=self.distribution,
+            version=self.version,
+            reason=reason,
+            message=_one_line(message),
+        )
+
+
+def load_catalog(
+    allow: Collection[str] = (),
+    settings_of: Callable[[str], Settings] = lambda _: Settings(),
+    found: Iterable[Distribution] | None = None,
+) -> Catalog:
+    """Load the plugins of all installed distributions and index what they offer.
+
+    `allow`: names of the distributions that may be imported beside our own, `["*"]` for all.
+    `settings_of`: a plugin's settings by its entry point's name. `found`: distributions instead of the
+    installed ones. Raises ConfigError where two plugins claim the same registry pattern.
+    """
+    allowed = OWN_DISTRIBUTIONS | {_normal(name) for name in allow}
+    own_major = int(ENTRY_POINT_GROUP.rpartition("v")[2])
+    refusals: list[Refusal] = []
+    candidates: dict[str, list[_Found]] = {}
+    for each in _entry_points(distributions() if found is None else found, refusals):
+        name = each.entry_point.name
+        if each.major != own_major:
+            refusals.append(
+                each.refusal(
+                    "OtherContract",
+                    f"it is made for version {each.major} of the plugin contract, this operator speaks "
+                    f"{CONTRACT_VERSION}: install a release of {each.distribution} for that",
+                )
+            )
+        elif "*" not in allowed and _normal(each.distribution) not in allowed:
+            refusals.append(
+                each.refusal(
+                    "NotAllowed",
+                    f"it is not in plugins.allow, so it was not imported: add {each.distribution} there, or to "
+                    "KMM_PLUGINS_ALLOW, if it is to run with the operator's rights",
+                )
+            )
+        elif not _NAME.fullmatch(name):
+            refusals.append(each.refusal("BadName", f'its entry point "{name}" {_NAME_RULE}'))
+        else:
+            candidates.setdefault(name, []).append(each)
+    plugins = []
+    for name, rivals in candidates.items():
+        if len(rivals) > 1:
+            who = " and by ".join(f"{rival.distribution} {rival.version}" for rival in rivals)
+            refusals += [
+                rival.refusal("DuplicateName", f'the plugin "{name}" is installed by {who}: keep only one of them')
+                for rival in rivals
+            ]
+            continue
+        try:
+            plugins.append(_load(rivals[0], settings_of(name)))
+        except _Refused as refused:
+            refusals.append(rivals[0].refusal(refused.reason, str(refused)))
+    return build_catalog(plugins, refusals)
+
+
+def _entry_points(found: Iterable[Distribution], refusals: list[Refusal]) -> Iterator[_Found]:
+    seen: set[str] = set()
+    for distribution in found:
+        name = version = "unknown"
+        try:
+            name = str(distribution.metadata["Name"])
+            version = str(distribution.version)
+            if _normal(name) in seen:
+                continue  # shadowed by one that stands earlier on the path
+            seen.add(_normal(name))
+            entry_points = list(distribution.entry_points)
+        except Exception as error:
+            if ENTRY_POINT_GROUP.rpartition(".")[0] + ".v" in _entry_points_text(distribution):
+                message = f"its metadata cannot be read: {_told(error)}"
+                refusals.append(
+                    Refusal(name=name, distribution=name, version=version, reason="BadMetadata", message=message)
+                )
+            continue
+        for entry_point in entry_points:
+            if match := _GROUP.fullmatch(entry_point.group):
+                yield _Found(entry_point, int(match[1]), name, version)
+
+
+def _entry_points_text(distribution: Distribution) -> str:
+    try:
+        return distribution.read_text("entry_points.txt") or ""
+    except Exception:
+        return ""
+
+
+def _load(found: _Found, settings: Settings) -> Plugin:
+    try:
+        target = found.entry_point.load()
+    except (Exception, SystemExit) as error:
+        raise _Refused("ImportFailed", f"importing {found.entry_point.value} failed: {_told(error)}") from None
+    hooks = _Hooks("kmm")
+    hooks.add_hookspecs(hookspecs)
+    names = [name for name in dir(target) if name.startswith("kmm_") and callable(getattr(target, name, None))]
+    if not names:
+        raise _Refused("NoHooks", f"{found.entry_point.value} defines none of the hooks: {', '.join(_SPECS)}")
+    for name in names:
+        _check_hook(name, getattr(target, name))
+    try:
+        hooks.register(target)
+        hooks.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise _Refused("BadHook", _told(error)) from None
+    found_hooks = {name: _unary(name, getattr(target, name)) for name in names}
+    offers = {
+        field: _offers(name, field, found_hooks[name], settings)
+        for name, field in _LISTS.items()
+        if name in found_hooks
+    }
+    return Plugin(
+        name=found.entry_point.name,
+        distribution=found.distribution,
+        version=found.version,
+        validate_module=found_hooks.get("kmm_validate_module"),
+        observe=found_hooks.get("kmm_observe"),
+        **offers,
+    )
+
+
+def _unary(name: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
+    """Return a hook as a function of its one argument, which its author may have left out.
+
+    pluggy's own call would drop a result that is None, and arguments that have a default.
+    """
+    (argument,) = inspect.signature(getattr(hookspecs, name)).parameters
+    takes = argument in inspect.signature(function).parameters
+    return lambda value: function(**{argument: value}) if takes else function()
+
+
+def _check_hook(name: str, function: Any) -> None:
+    if name not in _SPECS:
+        raise _Refused("UnknownHook", f'there is no hook "{name}"{nearest(name, _SPECS)}')
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise _Refused("BadHook", f"{name} is async: hooks are ordinary functions")
+    if inspect.isgeneratorfunction(function):
+        raise _Refused("BadHook", f"{name} is a generator: it returns a list")
+    known = list(inspect.signature(getattr(hookspecs, name)).parameters)
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
+            raise _Refused("BadHook", f'{name} has the parameter "{parameter}": only ordinary ones can be filled')
+        if parameter.name not in known and parameter.default is parameter.empty:
+            raise _Refused(
+                "BadHook",
+                f'{name} has the parameter "{parameter.name}"; the hook hands over: {", ".join(known)}',
+            )
+
+
+def _offers(name: str, field: str, hook: Callable[[Any], Any], settings: Settings) -> tuple[Any, ...]:
+    try:
+        result = hook(settings)
+    except SettingsError as error:
+        raise _Refused("BadSettings", f"its configuration is wrong: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise _Refused("HookRaised", f"{name} raised {_told(error)}") from None
+    if not isinstance(result, list | tuple):
+        raise _Refused("WrongResult", f"{name} returned {_a(result)} instead of a list")
+    for offer in result:
+        try:
+            wrong = _wrong(field, offer)
+        except Exception as error:
+            wrong = f"an object that raised {_told(error)}"
+        if wrong:
+            raise _Refused("WrongResult", f"{name} returned {wrong}")
+    return tuple(result)
+
+
+_NAME_RULE = "must be at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends"
+
+
+def _wrong(field: str, offer: Any) -> str | None:
+    """Return what is wrong with one offer, as the end of a sentence, or None."""
+    expected: type[Any] = {"registries": Registry, "drivers": Driver}.get(field, Renderer)
+    if not isinstance(offer, expected):
+        missing = [name for name in _members(expected) if not hasattr(offer, name)]
+        lacks = f" without {', '.join(missing)}" if missing and expected is not Driver else ""
+        return f"{_a(offer)}{lacks} instead of a {expected.__name__}"
+    if not isinstance(offer.name, str) or not _NAME.fullmatch(offer.name):
+        return f'a {expected.__name__} named "{offer.name}": a name {_NAME_RULE}'
+    if expected is Driver:
+        return (
+            None if isinstance(offer.spec, Mapping) else f'the driver "{offer.name}" whose spec is {_a(offer.spec)}'
+        )
+    if expected is Registry:
+        hosts = offer.hosts
+        if not _is_list(hosts, str) or not hosts or not all(_HOST.fullmatch(host) for host in hosts):
+            return (
+                f'the registry "{offer.name}" whose hosts are no patterns (host, host:port, *.domain or *): {hosts}'
+            )
+        return None if callable(offer.inspect) else f'the registry "{offer.name}" whose inspect is no function'
+    if not _is_list(offer.owns, Kind) or not offer.owns:
+        return f'"{offer.name}" whose owns is not a list of at least one Kind'
+    if not _is_list(offer.requires, str):
+        return f'"{offer.name}" whose requires is not a list of strings'
+    if not callable(offer.render) or not callable(offer.observe):
+        return f'"{offer.name}" whose render or observe is no function'
+    return None
+
+
+def _members(protocol: type) -> Iterable[str]:
+    return [name for name in vars(protocol) if not name.startswith("_")]
+
+
+def _is_list(value: Any, of: type) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, of) for each in value)
+
+
+def _a(value: object) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def _told(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:_MESSAGE_LONGEST]
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

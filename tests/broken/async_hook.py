@@ -1,0 +1,2 @@
+async def kmm_builders(settings):
+    return []

@@ -1,0 +1,2 @@
+def kmm_builders(settings):
+    yield None

@@ -1,0 +1,1 @@
+NOTHING = "to see"

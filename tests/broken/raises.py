@@ -1,0 +1,2 @@
+def kmm_builders(settings):
+    raise ZeroDivisionError("the\nmessage")

@@ -1,0 +1,3 @@
+def kmm_builders(settings):
+    settings.only("mirror")
+    return []
