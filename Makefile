@@ -27,7 +27,7 @@ help: ## show this
 $(READY): requirements.lock pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(UV)
 	@echo "setting up .venv"
 	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	@$(UV) pip install --quiet --require-hashes --requirement requirements.lock
+	@$(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
 	@touch $@
 

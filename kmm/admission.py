@@ -70,7 +70,8 @@ BEYOND = (
     ),
     Beyond(
         name="Pattern",
-        what="`regexp`: not RE2's syntax, or larger than 1 MiB once compiled",
+        what="`regexp`: not RE2's syntax, larger than 512 KiB once compiled, or all of them together more than "
+        "65,536 characters, of which a class such as `\\pL` counts as 100",
         why="CEL cannot compile a pattern that it is given",
     ),
     Beyond(
@@ -114,7 +115,8 @@ def judge(manifest: Any, catalog: Catalog, old: object = None) -> Judgement:
     if metadata is not None:
         findings += name_findings(metadata, namespaced=kind.namespaced)
     if kind.kind == "Module":
-        findings += _module_findings(manifest, metadata, value, catalog)
+        value, more = _judge_module(manifest, metadata, value, catalog)
+        findings += more
     elif value is not None and kind.kind == "ManagedClusterModule":
         findings += _advice(manifest["spec"].get("moduleSpec"), "spec.moduleSpec")
         findings += _needs(value.spec.module_spec, "spec.moduleSpec", catalog)
@@ -166,41 +168,37 @@ def whole_spec(spec: Manifest, catalog: Catalog) -> dict[str, Any]:
     return own if name is None else merge(catalog.driver(str(name)).spec, own)
 
 
-def _module_findings(
+def _judge_module(
     manifest: Manifest, metadata: ObjectMeta | None, value: Module | None, catalog: Catalog
-) -> Iterator[Finding]:
+) -> tuple[Module | None, list[Finding]]:
+    """Return the value with its driver merged in, and what is wrong beyond what the schema says."""
     spec = manifest.get("spec")
     if not isinstance(spec, Mapping):
-        return
+        return value, []
     try:
         whole = whole_spec(spec, catalog)
     except PluginError as error:
-        yield Finding(path="spec.driver", message=f"{error} (not judged here)", severity=Severity.WARNING)
-        whole = None
-    if metadata is not None:
-        yield from _label_lengths(metadata, spec if whole is None else whole)
-    if whole is None:
-        yield from _advice(spec, "spec")
-        return
-    yield from _advice(whole, "spec")
-    if at(spec, "driver") is not None and value is not None:
-        made, found = load(ModuleSpec, whole)
+        missing = Finding(path="spec.driver", message=f"{error} (not judged here)", severity=Severity.WARNING)
+        return value, [missing, *_label_lengths(metadata, spec), *_advice(spec, "spec")]
+    findings = [*_label_lengths(metadata, whole), *_advice(whole, "spec")]
+    if value is not None and at(spec, "driver") is not None:
+        merged, found = load(ModuleSpec, whole)
         for finding in found:
             if finding.severity is Severity.ERROR:
                 message = f"{finding.message} (once the driver {shown(spec['driver'])} is merged in)"
-                yield replace(finding, path=f"spec.{finding.path}".rstrip("."), message=message)
-        value = replace(value, spec=made) if made is not None else None
+                findings.append(replace(finding, path=f"spec.{finding.path}".rstrip("."), message=message))
+        value = None if merged is None else replace(value, spec=merged)
     if value is not None:
-        yield from _needs(value.spec, "spec", catalog)
-        yield from _plugin_findings({**manifest, "spec": whole}, catalog)
+        findings += [*_needs(value.spec, "spec", catalog), *_plugin_findings({**manifest, "spec": whole}, catalog)]
+    return value, findings
 
 
-def _label_lengths(metadata: ObjectMeta, spec: Manifest) -> Iterator[Finding]:
+def _label_lengths(metadata: ObjectMeta | None, spec: Manifest) -> Iterator[Finding]:
     """Yield what is too long once namespace and name stand in the labels that this Module needs.
 
     Without a namespace in the manifest, what the name alone leaves no room for.
     """
-    if metadata.name is None:
+    if metadata is None or metadata.name is None:
         return
     parts = ["{}.ready"]
     if at(spec, "devicePlugin") is not None:

@@ -1,23 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
-import subprocess
-import sys
 
 import pytest
 
 from kmm import contract
 from kmm.contract import Access, Credential, Settings, SettingsError, Unavailable, nearest
-
-
-def imported_by(module: str) -> set[str]:
-    script = f"import sys; before = set(sys.modules); import {module}; print(*sorted(set(sys.modules) - before))"
-    run = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
-    return {name.partition(".")[0] for name in run.stdout.split()}
-
-
-def test_the_contract_needs_nothing_but_the_standard_library():
-    assert imported_by("kmm.contract") - set(sys.stdlib_module_names) == {"kmm"}
 
 
 def test_every_value_is_frozen_slotted_and_keyword_only():

@@ -17,7 +17,8 @@ QUANTITY = (
 
 
 @cache
-def _definitions() -> dict[str, dict[str, Any]]:
+def definitions() -> Mapping[str, dict[str, Any]]:
+    """Return every type by its short name; references (`$ref`) are such names."""
     text = files("kmm.api").joinpath("kubernetes.json").read_text(encoding="utf-8")
     found: dict[str, dict[str, Any]] = json.loads(text)["definitions"]
     int_or_string = {"x-kubernetes-int-or-string": True, "anyOf": [{"type": "integer"}, {"type": "string"}]}
@@ -29,16 +30,11 @@ def _definitions() -> dict[str, dict[str, Any]]:
     return found
 
 
-def definition(name: str) -> Mapping[str, Any]:
-    """Return a type's schema; its references (`$ref`) are the short names of other definitions."""
-    return {**_definitions()[name]}
-
-
 def inlined(prop: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema with every reference replaced by what it refers to, as a CRD wants it."""
     if "$ref" in prop:
         own = {key: value for key, value in prop.items() if key != "$ref"}
-        return {**inlined(definition(prop["$ref"])), **own}
+        return {**inlined(definitions()[prop["$ref"]]), **own}
     found = dict(prop)
     for key in ("items", "additionalProperties"):
         if isinstance(prop.get(key), Mapping):

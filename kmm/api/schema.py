@@ -86,7 +86,13 @@ def _type_name(value: object) -> str:
 # ── Fields: each says what it accepts, and the same in OpenAPI ────────────────────────────────────────────────
 
 
-class Text(fields.String):
+class _Spoken(fields.Field[Any]):
+    """What every field says in our words."""
+
+    default_error_messages = {"null": "must not be null", "required": "is required"}  # noqa: RUF012 -- marshmallow's
+
+
+class Text(_Spoken, fields.String):
     """A string; `pattern` must match the whole of it, and `hint` says that in words after "must"."""
 
     def __init__(
@@ -135,7 +141,7 @@ class Text(fields.String):
         return said
 
 
-class Flag(fields.Boolean):
+class Flag(_Spoken, fields.Boolean):
     """true or false, and nothing that looks like it."""
 
     def _deserialize(self, value: Any, *_: Any, **__: Any) -> bool:
@@ -147,7 +153,7 @@ class Flag(fields.Boolean):
         return {"type": "boolean"}
 
 
-class Number(fields.Integer):
+class Number(_Spoken, fields.Integer):
     """A whole number of so many bits, not below `least`."""
 
     def __init__(self, *, bits: int = 32, least: int | None = None, **more: Any) -> None:
@@ -168,7 +174,7 @@ class Number(fields.Integer):
         return {"type": "integer", "format": f"int{self.bits}", **least}
 
 
-class IntOrString(fields.Field[Any]):
+class IntOrString(_Spoken, fields.Field[Any]):
     """A whole number, or a string; a Kubernetes quantity where `quantity` says so."""
 
     def __init__(self, *, quantity: bool = False, **more: Any) -> None:
@@ -183,7 +189,7 @@ class IntOrString(fields.Field[Any]):
         return value
 
 
-class Items(fields.List[Any]):
+class Items(_Spoken, fields.List[Any]):
     """A list, of at least `least` and at most `most` elements, none twice where they are to be `unique`.
 
     `key`: the field by which the API server tells elements apart (for lists that only we write).
@@ -229,7 +235,7 @@ class Items(fields.List[Any]):
         return said
 
 
-class Entries(fields.Dict):
+class Entries(_Spoken, fields.Dict):
     """A map from strings to values of one type, or of any."""
 
     def __init__(self, inner: fields.Field[Any] | None = None, **more: Any) -> None:
@@ -256,7 +262,7 @@ class Entries(fields.Dict):
         return {"type": "object", "additionalProperties": openapi(self.entry)}
 
 
-class Part(fields.Nested):
+class Part(_Spoken, fields.Nested):
     """An object with a schema of its own, given as a dataclass of ours or as a Kubernetes type's name."""
 
     def __init__(self, what: type | str, **more: Any) -> None:
@@ -411,7 +417,7 @@ class Strict(Schema):
 def schema(what: type | str) -> Strict:
     """Return the schema of a dataclass of ours, or of a Kubernetes type by its name."""
     if isinstance(what, str):
-        definition = kubernetes.definition(what)
+        definition = kubernetes.definitions()[what]
         made: dict[str, Any] = {
             f"f{index}": _kubernetes_field(name, prop, required=name in definition.get("required", ()))
             for index, (name, prop) in enumerate(definition.get("properties", {}).items())
@@ -505,7 +511,7 @@ def _unknown(field: Any, data: object, path: Path = ()) -> Iterator[tuple[Path, 
             if key in field.by_key:
                 yield from _unknown(field.by_key[key], value, (*path, key))
             else:
-                yield (*path, key), f"is not a known field and is ignored{nearest(key, field.by_key)}"
+                yield (*path, key), f"is not a known field{nearest(key, field.by_key)}"
     elif isinstance(field, Items) and isinstance(data, list):
         for index, element in enumerate(data):
             yield from _unknown(field.inner, element, (*path, index))

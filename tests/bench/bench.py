@@ -1,0 +1,125 @@
+"""The figures that the issues ask for, measured here and now: `make bench`. Nothing in it fails on time."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
+
+from kmm.admission import judge  # noqa: E402
+from kmm.api.manifest import documents  # noqa: E402
+from kmm.api.module import Module  # noqa: E402
+from kmm.api.schema import load  # noqa: E402
+from kmm.loader import load_catalog  # noqa: E402
+
+
+def median_us(function, repeats: int = 15, times: int = 200) -> float:
+    function()
+    taken = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        for _ in range(times):
+            function()
+        taken.append((time.perf_counter() - began) / times * 1e6)
+    return statistics.median(taken)
+
+
+def child(code: str, *arguments: str) -> tuple[float, float]:
+    """Return the median seconds and the largest resident MiB of fresh interpreters that run `code`."""
+    # Not ru_maxrss, which counts what the parent had when it forked.
+    report = (
+        "\nimport sys; print(*[l.split()[1] for l in open('/proc/self/status') if 'VmHWM' in l], file=sys.stderr)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment |= {"PYTHONPYCACHEPREFIX": str(ROOT / ".cache/pycache")}
+    seconds, memory = [], []
+    for _ in range(6):
+        began = time.perf_counter()
+        ran = subprocess.run(
+            [sys.executable, "-c", code + report, *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        )
+        seconds.append(time.perf_counter() - began)
+        memory.append(int(ran.stderr.splitlines()[-1]) / 1024)
+    return statistics.median(seconds[1:]), max(memory)
+
+
+def validation() -> None:
+    catalog = load_catalog()
+    print("\nvalidation of one Module                     load µs   judge µs   read YAML µs")
+    for name in ("prebuilt", "build", "device-plugin"):
+        text = (ROOT / f"examples/{name}.yaml").read_bytes()
+        module = next(each.value for each in documents(text) if each.value["kind"] == "Module")
+        print(
+            f"  {name:40}  {median_us(lambda m=module: load(Module, m)):7.0f}   "
+            f"{median_us(lambda m=module: judge(m, catalog)):7.0f}   "
+            f"{median_us(lambda t=text: documents(t), times=50):7.0f}"
+        )
+    large = copy.deepcopy(module)
+    container = large["spec"]["moduleLoader"]["container"]
+    container["kernelMappings"] = [{"literal": f"6.1.0-{n}", "containerImage": "a"} for n in range(1024)]
+    print(f"  {'with 1,024 kernel mappings':40}  {median_us(lambda: load(Module, large), 3, 2):7.0f}")
+
+
+def imports() -> None:
+    empty_s, empty_mib = child("pass")
+    print(f"\nimport, over an empty interpreter ({empty_s * 1e3:.0f} ms, {empty_mib:.0f} MiB)      ms    MiB")
+    for name, code in {
+        "kmm.contract": "import kmm.contract",
+        "kmm.api": "import kmm.api.kinds, kmm.api.manifest",
+        "what kmm run imports so far": "import kmm.admission, kmm.config, kmm.loader",
+        "the same, plugins loaded": "import kmm.admission, kmm.config; from kmm.loader import load_catalog as l; l()",
+        "kmm --version": "import sys; sys.argv = ['kmm', '--version']\ntry:\n  import kmm.cli; kmm.cli.main()\n"
+        "except SystemExit: pass",
+    }.items():
+        seconds, mib = child(code)
+        print(f"  {name:44}  {(seconds - empty_s) * 1e3:6.0f}   {mib - empty_mib:5.1f}")
+
+
+def worst_input() -> None:
+    from test_commands import WORST  # noqa: PLC0415 -- the tests' own table
+
+    print("\nkmm validate of the worst files (bounds: 1 s, 200 MB)      s    MiB")
+    code = "import sys; sys.argv[0] = 'kmm'\ntry:\n  from kmm.cli import main; main()\nexcept SystemExit: pass"
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in WORST.items():
+            path = Path(folder) / f"{name}.yaml"
+            path.write_text(text)
+            seconds, mib = child(code, "validate", str(path))
+            print(f"  {name:52}  {seconds:5.2f}   {mib:4.0f}")
+
+
+def lines() -> None:
+    print("\nlines of Python by folder")
+    tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    count: dict[str, int] = {}
+    for name in tracked.split():
+        parts = Path(name).parts
+        folder = "/".join(parts[:2]) if parts[0] in ("kmm", "plugins") and len(parts) > 2 else parts[0]
+        count[folder] = count.get(folder, 0) + len((ROOT / name).read_text().splitlines())
+    for folder, number in sorted(count.items()):
+        print(f"  {folder:44}  {number:6,}")
+
+
+def main() -> None:
+    print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
+    validation()
+    imports()
+    worst_input()
+    lines()
+
+
+if __name__ == "__main__":
+    main()

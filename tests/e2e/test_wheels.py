@@ -1,0 +1,75 @@
+"""The wheels as a stranger uses them: pip only, a clean environment, nothing of this checkout on the path."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DIST = ROOT / "dist"
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    """A clean virtual environment with `kmm-operator[standard]` from the wheels."""
+    home = tmp_path_factory.mktemp("stranger")
+    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    pip = [home / "venv/bin/pip", "install", "--quiet", "--find-links", DIST]
+    subprocess.run([*pip, "kmm-operator[standard]"], check=True, cwd=home)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("KMM_", "PYTHON"))}
+
+    def run(*command: object, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(home / "venv/bin" / str(command[0])), *map(str, command[1:])],
+            cwd=home,
+            env=environment | more,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_the_wheels_hold_the_packages_and_nothing_else():
+    wheels = {path.name.split("-")[0]: path for path in DIST.glob("*.whl")}
+    assert {"kmm_operator", "kmm_daemonset"} <= wheels.keys()
+    for name, path in wheels.items():
+        tops = {entry.split("/")[0] for entry in zipfile.ZipFile(path).namelist()}
+        package = "kmm" if name == "kmm_operator" else name
+        assert {top for top in tops if not top.endswith(".dist-info")} == {package}
+        assert f"{package}/py.typed" in zipfile.ZipFile(path).namelist()
+
+
+def test_pip_alone_installs_a_working_command(stranger):
+    ran = stranger("kmm", "plugins")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "device-plugin renderer daemonset" in ran.stdout
+
+
+def test_the_examples_are_valid_there_and_the_definitions_are_printed(stranger):
+    ran = stranger("kmm", "validate", *sorted((ROOT / "examples").glob("*.yaml")))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert stranger("kmm", "crds", "-o", "json").stdout.count('"CustomResourceDefinition"') == 4
+
+
+def test_a_vendors_package_beside_it_is_found_once_it_is_allowed(stranger, tmp_path):
+    (tmp_path / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        '[project]\nname = "acme-kmm"\nversion = "2.0"\ndependencies = ["kmm-operator"]\n'
+        '[project.entry-points."kmm.v1"]\nacme = "acme_kmm"\n'
+    )
+    (tmp_path / "acme_kmm.py").write_text((ROOT / "tests/typing/vendor.py").read_text())
+    assert stranger("pip", "install", "--quiet", "--find-links", DIST, tmp_path).returncode == 0
+    refused = stranger("kmm", "plugins")
+    assert refused.returncode == 1
+    assert "refused: NotAllowed" in refused.stdout
+    allowed = stranger("kmm", "plugins", KMM_PLUGINS_ALLOW="acme-kmm")
+    assert allowed.returncode == 0, allowed.stdout
+    assert "acme (acme-kmm 2.0)\n  registry acme for *.acme.example\n  builder acme (makes Job)" in allowed.stdout

@@ -1,0 +1,77 @@
+"""What the documents promise is so."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kmm.admission import judge
+from kmm.catalog import Catalog
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*/*.md")])
+
+
+def test_generated_documents_have_not_drifted():
+    run = subprocess.run(
+        [sys.executable, ROOT / "tools/docs.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_manifests_in_documents_are_valid(document):
+    for block in re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL):
+        for manifest in yaml.safe_load_all(block):
+            if isinstance(manifest, dict) and str(manifest.get("apiVersion", "")).endswith("x-k8s.io/v1beta1"):
+                assert judge(manifest, Catalog()).findings == ()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_paths_and_make_targets_that_documents_name_exist(document):
+    text = document.read_text()
+    for path in re.findall(r"`((?:kmm|tests|tools|plugins|docs|examples)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for target in re.findall(r"`make ([a-z0-9-]+)", text):
+        assert target in targets, target
+
+
+def test_the_readmes_commands_do_what_it_says(tmp_path):
+    readme = (ROOT / "README.md").read_text()
+    (script,) = re.findall(r"<!-- tested -->\n```console\n(.*?)```", readme, re.DOTALL)
+    (module,) = re.findall(r"<!-- module.yaml -->\n```yaml\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "module.yaml").write_text(module)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    expected, commands = [], []
+    for line in script.splitlines():
+        (commands if line.startswith("$ ") else expected).append(line.removeprefix("$ "))
+    bin_path = Path(sys.executable).parent
+    run = subprocess.run(
+        ["/bin/sh", "-c", "\n".join(commands)],
+        cwd=tmp_path,
+        env={"PATH": f"{bin_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == expected
+
+
+def test_every_commit_stays_clear_of_addresses_of_registries():
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock

@@ -1,0 +1,28 @@
+"""Who imports what, as fresh interpreters see it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+
+def imported_by(statement: str) -> set[str]:
+    script = f"import sys; before = set(sys.modules); {statement}; print(*sorted(set(sys.modules) - before))"
+    run = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    return {name.partition(".")[0] for name in run.stdout.split()} - set(sys.stdlib_module_names)
+
+
+def test_the_contract_needs_nothing_but_the_standard_library():
+    assert imported_by("import kmm.contract") == {"kmm"}
+
+
+def test_the_api_imports_what_it_reads_and_judges_with_and_nothing_else():
+    found = imported_by("import kmm.api.kinds, kmm.api.manifest, kmm.api.crd")
+    assert found <= {"kmm", "marshmallow", "re2", "_re2", "yaml", "_yaml", "absl"}, found
+
+
+@pytest.mark.parametrize("heavy", ["typer", "rich", "jsonschema", "kubernetes", "hypothesis", "pytest"])
+def test_what_the_operator_will_run_with_imports_no_command_line(heavy):
+    assert heavy not in imported_by("import kmm.admission, kmm.loader, kmm.config; kmm.loader.load_catalog()")

@@ -1,0 +1,125 @@
+"""Write the documents that are made from the code; with --check, fail where one has drifted from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from kmm import contract, hookspecs
+from kmm.admission import BEYOND
+from kmm.api.kinds import KINDS
+from kmm.api.schema import Part, Strict, schema
+
+ROOT = Path(__file__).parent.parent
+MADE = "<!-- Made by `make docs` from {}: change that. -->\n\n"
+
+
+def hooks() -> str:
+    """Return docs/hooks.md."""
+    found = ["# Hooks and the plugin contract\n\n", MADE.format("kmm/hookspecs.py and kmm/contract.py")]
+    found.append(
+        f"Contract version {contract.CONTRACT_VERSION}, entry-point group `{contract.ENTRY_POINT_GROUP}`.\n\n"
+    )
+    found.append(f"{inspect.getdoc(contract)}\n\n## Hooks\n\n{inspect.getdoc(hookspecs)}\n")
+    for name, function in vars(hookspecs).items():
+        if name.startswith("kmm_"):
+            found.append(f"\n### `{name}{_signature(function)}`\n\n{inspect.getdoc(function)}\n")
+    found.append("\n## What hooks exchange\n")
+    for name, each in vars(contract).items():
+        if isinstance(each, type) and each.__module__ == contract.__name__ and not name.startswith("_"):
+            found.append(f"\n### `{name}`\n\n{inspect.getdoc(each)}\n{''.join(_members(each))}")
+    return "".join(found)
+
+
+def _signature(function: Callable[..., object]) -> str:
+    return str(inspect.signature(function)).replace("'", "").replace("collections.abc.", "")
+
+
+def _members(each: type) -> Iterator[str]:
+    if dataclasses.is_dataclass(each):
+        yield "\n| field | type | default |\n|---|---|---|\n"
+        for field in dataclasses.fields(each):
+            given = field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            empty = "{}" if field.default is dataclasses.MISSING else repr(field.default)
+            kind = str(field.type).replace("|", "\\|")
+            yield f"| `{field.name}` | `{kind}` | {f'`{empty}`' if given else 'required'} |\n"
+    elif getattr(each, "_is_protocol", False):
+        yield "\n"
+        for name, member in vars(each).items():
+            if name.startswith("_"):
+                continue
+            if isinstance(member, property) and member.fget:
+                yield _item(name, f": {inspect.signature(member.fget).return_annotation}", member)
+            elif inspect.isfunction(member):
+                yield _item(name, _signature(member), member)
+
+
+def _item(name: str, shape: str, member: object) -> str:
+    return f"- `{name}{shape}`: {' '.join((inspect.getdoc(member) or '').split())}\n"
+
+
+def validation() -> str:
+    """Return docs/validation.md."""
+    found = ["# What is checked where\n\n", MADE.format("kmm/api/ and kmm/admission.py")]
+    found.append(
+        "`kmm validate` and the admission function give one judgement. The API server gives the same by the\n"
+        "CustomResourceDefinition (`kmm crds`), structure first and then the rules in CEL, but for what no\n"
+        "CustomResourceDefinition can say. A test compares them on 10,000 Modules.\n\n"
+        "As with the Go operator, an empty string equals an absent field; as with Kubernetes, so does null.\n\n"
+        "## Rules across fields, in CEL and in `kmm validate`\n\n| of | rule | what it says |\n|---|---|---|\n"
+    )
+    for name, made in _schemas():
+        rules = [*made.rules_, *getattr(made.what_, "TRANSITIONS", ())]
+        found += [f"| {name} | {rule.name} | {rule.message} |\n" for rule in rules if rule.cel]
+    found.append(
+        "\n## Only in `kmm validate` and the admission function\n\n"
+        "| check | what it refuses | why not in CEL |\n|---|---|---|\n"
+    )
+    found += [f"| {row.name} | {row.what} | {row.why} |\n" for row in BEYOND]
+    found.append(
+        "\nBoth also warn, and refuse nothing, where a field is unknown (the API server drops it), a plugin that is\n"
+        "named is not installed where they run, a label can be on no node, or a build or signature has nothing to\n"
+        "work on.\n"
+    )
+    return "".join(found)
+
+
+def _schemas() -> Iterator[tuple[str, Strict]]:
+    seen: set[type] = set()
+    waiting: list[type] = [kind.model for kind in KINDS]
+    while waiting:
+        what = waiting.pop(0)
+        if what in seen:
+            continue
+        seen.add(what)
+        made = schema(what)
+        yield what.__name__, made
+        for field in made.by_key.values():
+            part = getattr(field, "inner", getattr(field, "entry", field))
+            if isinstance(part, Part) and isinstance(part.what, type):
+                waiting.append(part.what)
+
+
+DOCUMENTS = {"docs/hooks.md": hooks, "docs/validation.md": validation}
+
+
+def main(arguments: list[str]) -> int:
+    drifted = [name for name, make in DOCUMENTS.items() if _read(ROOT / name) != make()]
+    for name in drifted:
+        if "--check" in arguments:
+            print(f"{name} is not what the code says: make docs")
+        else:
+            (ROOT / name).write_text(DOCUMENTS[name]())
+            print(f"wrote {name}")
+    return 1 if drifted and "--check" in arguments else 0
+
+
+def _read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
