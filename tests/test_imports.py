@@ -20,7 +20,8 @@ def test_the_contract_needs_nothing_but_the_standard_library():
 
 def test_the_api_imports_what_it_reads_and_judges_with_and_nothing_else():
     found = imported_by("import kmm.api.kinds, kmm.api.manifest, kmm.api.crd")
-    assert found <= {"kmm", "marshmallow", "re2", "_re2", "yaml", "_yaml", "absl"}, found
+    ours = {name for name in found if not name.startswith(("_", "cython"))}  # what compiled packages bring along
+    assert ours <= {"kmm", "marshmallow", "re2", "yaml"}
 
 
 @pytest.mark.parametrize("heavy", ["typer", "rich", "jsonschema", "kubernetes", "hypothesis", "pytest"])
