@@ -6,27 +6,33 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
-from kmm.api.driver import merge
+from kmm.api import template
 from kmm.api.kinds import KIND_BY_NAME, KINDS, ApiKind
 from kmm.api.metadata import (
     LABEL_LONGEST,
+    NAMESPACE_RULE,
     NOT_READ,
     ObjectMeta,
     is_label_key,
     is_label_value,
+    is_namespace,
     name_findings,
 )
-from kmm.api.module import Module, ModuleSpec
+from kmm.api.module import TEMPLATE_LONGEST, Build, ModuleSpec, Sign
 from kmm.api.schema import at, camel, items, load, shown, spell
 from kmm.catalog import Catalog
 from kmm.contract import Finding, Manifest, Severity, nearest
+from kmm.core.mapping import merge_builds, merge_signs
 from kmm.errors import PluginError
+from kmm.oci import reference
 
-_PLUGIN_FINDINGS_MOST = 100
+# Of one object: a hostile file must not cost more to explain than to read.
+_FINDINGS_MOST = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +76,8 @@ BEYOND = (
     ),
     Beyond(
         name="Pattern",
-        what="`regexp`: not RE2's syntax, larger than 512 KiB once compiled, or all of them together more than "
-        "65,536 characters, of which a class such as `\\pL` counts as 100",
+        what="`regexp`: not RE2's syntax, larger than 64 KiB once compiled, or all of them together more than "
+        "65,536 characters, of which a class such as `\\pL` counts as 100 and a counted repetition as 20",
         why="CEL cannot compile a pattern that it is given",
     ),
     Beyond(
@@ -115,17 +121,35 @@ def judge(manifest: Any, catalog: Catalog, old: object = None) -> Judgement:
     if metadata is not None:
         findings += name_findings(metadata, namespaced=kind.namespaced)
     if kind.kind == "Module":
-        value, more = _judge_module(manifest, metadata, value, catalog)
+        whole = _Whole(manifest.get("spec"), "spec", metadata, metadata.namespace if metadata else None)
+        spec, more = _judge_spec(whole, value.spec if value else None, catalog)
         findings += more
-    elif value is not None and kind.kind == "ManagedClusterModule":
-        findings += _advice(manifest["spec"].get("moduleSpec"), "spec.moduleSpec")
-        findings += _needs(value.spec.module_spec, "spec.moduleSpec", catalog)
-    if isinstance(old, Mapping):
+        value = replace(value, spec=spec) if value and spec else None
+    elif kind.kind == "ManagedClusterModule":
+        # What the hub makes of it on each cluster: a Module of its name in the spoke namespace.
+        namespace = at(manifest, "spec", "spokeNamespace")
+        whole = _Whole(at(manifest, "spec", "moduleSpec"), "spec.moduleSpec", metadata, namespace)
+        spec, more = _judge_spec(whole, value.spec.module_spec if value else None, catalog)
+        findings += [*more, *_selector_advice(at(manifest, "spec", "selector"), "spec.selector")]
+        if isinstance(namespace, str) and not is_namespace(namespace):
+            findings.append(Finding(path="spec.spokeNamespace", message=f"{shown(namespace)} {NAMESPACE_RULE}"))
+        value = replace(value, spec=replace(value.spec, module_spec=spec)) if value and spec else None
+    if isinstance(old, Mapping) and kind.kind in ("Module", "ManagedClusterModule"):
         spec_at = ("spec", "moduleSpec") if kind.kind == "ManagedClusterModule" else ("spec",)
-        for rule in ModuleSpec.TRANSITIONS if kind.kind in ("Module", "ManagedClusterModule") else ():
-            if not rule.allowed(at(old, *spec_at), at(manifest, *spec_at)):
+        before, after = (_resolved(at(each, *spec_at), catalog) for each in (old, manifest))
+        for rule in ModuleSpec.TRANSITIONS:
+            if not rule.allowed(before, after):
                 findings.append(Finding(path=spell((*spec_at, *rule.path)), message=rule.message))
-    return Judgement(value=value, findings=tuple(dict.fromkeys(findings)))
+    wrong = {finding.path for finding in findings if finding.severity is Severity.ERROR}
+    findings = [each for each in findings if each.severity is Severity.ERROR or each.path not in wrong]
+    findings.sort(key=lambda finding: finding.severity is Severity.WARNING)
+    findings = list(dict.fromkeys(findings))
+    if len(findings) > _FINDINGS_MOST:
+        more_of = Finding(
+            path="", message=f"and {len(findings) - _FINDINGS_MOST:,} more", severity=findings[-1].severity
+        )
+        findings = [*findings[:_FINDINGS_MOST], more_of]
+    return Judgement(value=value, findings=tuple(findings))
 
 
 _KNOWN_TO_ALL = ("apiVersion", "kind", *(f"metadata.{name}" for name in NOT_READ))
@@ -136,8 +160,12 @@ def kind_of(manifest: Any) -> ApiKind | Finding:
     if not isinstance(manifest, Mapping):
         return Finding(path="", message="is not an object: a manifest begins with apiVersion and kind")
     api_version, name = manifest.get("apiVersion"), manifest.get("kind")
+    if name is None:
+        other = next((key for key in manifest if str(key).lower() == "kind"), None)
+        hint = f"; it is spelled kind, not {shown(other)}" if other else ""
+        return Finding(path="kind", message=f"is required: one of {', '.join(KIND_BY_NAME)}{hint}")
     if not isinstance(name, str):
-        return Finding(path="kind", message=f"is required: one of {', '.join(KIND_BY_NAME)}")
+        return Finding(path="kind", message=f"must be a string, one of {', '.join(KIND_BY_NAME)}")
     if name not in KIND_BY_NAME:
         return Finding(path="kind", message=f"{shown(name)} is no kind of ours{nearest(name, KIND_BY_NAME)}")
     kind = KIND_BY_NAME[name]
@@ -154,52 +182,74 @@ def is_ours(manifest: object) -> bool:
     """Whether an object is, or was meant to be, of one of our kinds."""
     if not isinstance(manifest, Mapping):
         return False
-    group = str(manifest.get("apiVersion", "")).partition("/")[0]
-    return manifest.get("kind") in KIND_BY_NAME or group in {kind.group for kind in KINDS}
+    group = str(manifest.get("apiVersion") or "").partition("/")[0]
+    groups = {kind.group for kind in KINDS}
+    if group in groups or not isinstance(manifest.get("kind"), str):
+        return True
+    # A kind of ours with a misspelt group is meant to be ours; another project's Module is not.
+    return manifest["kind"] in KIND_BY_NAME and (not group or bool(nearest(group, groups)))
 
 
-def whole_spec(spec: Manifest, catalog: Catalog) -> dict[str, Any]:
-    """Return a Module's spec with its driver's defaults merged under it, and `driver` itself resolved away.
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A Module's spec as the user wrote it, where it stands, and what the Module is or will be called."""
 
-    Raises PluginError where no installed plugin offers that driver.
-    """
-    name = at(spec, "driver")
-    own = {key: value for key, value in spec.items() if key != "driver"}
-    return own if name is None else merge(catalog.driver(str(name)).spec, own)
+    spec: Any
+    path: str
+    metadata: ObjectMeta | None
+    namespace: str | None
 
 
-def _judge_module(
-    manifest: Manifest, metadata: ObjectMeta | None, value: Module | None, catalog: Catalog
-) -> tuple[Module | None, list[Finding]]:
+def _judge_spec(
+    written: _Whole, value: ModuleSpec | None, catalog: Catalog
+) -> tuple[ModuleSpec | None, list[Finding]]:
     """Return the value with its driver merged in, and what is wrong beyond what the schema says."""
-    spec = manifest.get("spec")
+    spec, path = written.spec, written.path
     if not isinstance(spec, Mapping):
         return value, []
     try:
-        whole = whole_spec(spec, catalog)
+        whole = catalog.whole_spec(spec)
     except PluginError as error:
-        missing = Finding(path="spec.driver", message=f"{error} (not judged here)", severity=Severity.WARNING)
-        return value, [missing, *_label_lengths(metadata, spec), *_advice(spec, "spec")]
-    findings = [*_label_lengths(metadata, whole), *_advice(whole, "spec")]
+        message = f"{error}; so nothing that it brings could be checked here"
+        missing = Finding(path=f"{path}.driver", message=message, severity=Severity.WARNING)
+        return value, [missing, *_label_lengths(written, spec), *_advice(spec, path)]
+    findings = [*_label_lengths(written, whole), *_advice(whole, path)]
     if value is not None and at(spec, "driver") is not None:
         merged, found = load(ModuleSpec, whole)
         for finding in found:
             if finding.severity is Severity.ERROR:
                 message = f"{finding.message} (once the driver {shown(spec['driver'])} is merged in)"
-                findings.append(replace(finding, path=f"spec.{finding.path}".rstrip("."), message=message))
-        value = None if merged is None else replace(value, spec=merged)
+                findings.append(replace(finding, path=f"{path}.{finding.path}".rstrip("."), message=message))
+        value = merged
     if value is not None:
-        findings += [*_needs(value.spec, "spec", catalog), *_plugin_findings({**manifest, "spec": whole}, catalog)]
+        merged_spec = {**whole, "driver": spec["driver"]} if at(spec, "driver") else whole
+        module = {
+            "apiVersion": KIND_BY_NAME["Module"].api_version,
+            "kind": "Module",
+            "metadata": {"name": written.metadata.name if written.metadata else None, "namespace": written.namespace},
+            "spec": merged_spec,
+        }
+        findings += [*_needs(value, path, catalog), *_plugin_findings(module, catalog)]
     return value, findings
 
 
-def _label_lengths(metadata: ObjectMeta | None, spec: Manifest) -> Iterator[Finding]:
+def _resolved(spec: object, catalog: Catalog) -> object:
+    try:
+        return catalog.whole_spec(spec) if isinstance(spec, Mapping) else spec
+    except PluginError:
+        return spec
+
+
+def _label_lengths(written: _Whole, spec: Manifest) -> Iterator[Finding]:
     """Yield what is too long once namespace and name stand in the labels that this Module needs.
 
     Without a namespace in the manifest, what the name alone leaves no room for.
     """
-    if metadata is None or metadata.name is None:
+    metadata = written.metadata
+    if metadata is None or not (metadata.name or metadata.generate_name):
         return
+    # The API server appends five characters to generateName.
+    name = metadata.name or f"{metadata.generate_name}12345"
     parts = ["{}.ready"]
     if at(spec, "devicePlugin") is not None:
         parts.append("{}.device-plugin-ready")
@@ -207,7 +257,7 @@ def _label_lengths(metadata: ObjectMeta | None, spec: Manifest) -> Iterator[Find
         parts += ["version-module-loader.{}", "{}.version.ready", "version-module.{}"]
         parts += ["version-device-plugin.{}"] * (at(spec, "devicePlugin") is not None)
     room = LABEL_LONGEST - max(len(part.format("")) for part in parts)
-    together = f"{metadata.namespace or 'd'}.{metadata.name}"
+    together = f"{written.namespace or 'd'}.{name}"
     if len(together) > room:
         yield Finding(
             path="metadata.name",
@@ -222,17 +272,13 @@ def _advice(spec: object, path: str) -> Iterator[Finding]:
     def warn(where: str, message: str) -> Finding:
         return Finding(path=f"{path}.{where}", message=message, severity=Severity.WARNING)
 
-    selectors = [("selector", at(spec, "selector"))]
+    yield from _selector_advice(at(spec, "selector"), f"{path}.selector")
     container = at(spec, "moduleLoader", "container")
     sections = [("moduleLoader.container", container)]
     mappings = items(container, "kernelMappings")
     sections += [(f"moduleLoader.container.kernelMappings[{index}]", each) for index, each in enumerate(mappings)]
     for where, section in sections:
-        selectors.append((f"{where}.build.selector", at(section, "build", "selector")))
-    for where, selector in selectors:
-        for key, value in selector.items() if isinstance(selector, Mapping) else ():
-            if not is_label_key(key) or not (isinstance(value, str) and is_label_value(value)):
-                yield warn(where, f"no node can have the label {shown(f'{key}={value}')}")
+        yield from _selector_advice(at(section, "build", "selector"), f"{path}.{where}.build.selector")
     version = at(container, "version")
     if isinstance(version, str) and not is_label_value(version):
         yield warn("moduleLoader.container.version", "is no possible value of a label, so no node can ask for it")
@@ -242,62 +288,136 @@ def _advice(spec: object, path: str) -> Iterator[Finding]:
         config_map = at(section, "build", "dockerfileConfigMap", "name") or at(
             container, "build", "dockerfileConfigMap", "name"
         )
-        if build is not None and config_map is None:
+        if isinstance(at(build, "dockerfileConfigMap"), Mapping) and config_map is None:
             yield warn(f"{where}.build.dockerfileConfigMap", "names no ConfigMap, so there is nothing to build")
         unsigned = at(section, "sign", "unsignedImage") or at(container, "sign", "unsignedImage")
-        if sign is not None and build is None and unsigned is None:
+        if isinstance(sign, Mapping) and build is None and unsigned is None:
             yield warn(
                 f"{where}.sign",
                 "has neither unsignedImage nor a build beside it, so there is nothing to sign",
             )
 
+    for where, templated in _templates(spec, sections):
+        yield from (warn(where, message) for message in _template_advice(templated, in_image="mage" in where))
+
+
+def _selector_advice(selector: object, path: str) -> Iterator[Finding]:
+    impossible = (
+        f"{key}={value}"
+        for key, value in (selector.items() if isinstance(selector, Mapping) else ())
+        if isinstance(value, str) and not (is_label_key(key) and is_label_value(value))
+    )
+    for label in islice(impossible, _FINDINGS_MOST):
+        message = f"nothing can have the label {shown(label)}"
+        yield Finding(path=path, message=message, severity=Severity.WARNING)
+
+
+def _templates(spec: object, sections: Sequence[tuple[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Yield every text that may hold variables, and where it is."""
+    found = [("devicePlugin.container.image", at(spec, "devicePlugin", "container", "image"))]
+    for where, section in sections:
+        found.append((f"{where}.containerImage", at(section, "containerImage")))
+        found.append((f"{where}.sign.unsignedImage", at(section, "sign", "unsignedImage")))
+        for index, path in enumerate(items(section, "sign", "filesToSign")):
+            found.append((f"{where}.sign.filesToSign[{index}]", path))
+        for index, arg in enumerate(items(section, "build", "buildArgs")):
+            found.append((f"{where}.build.buildArgs[{index}].value", at(arg, "value")))
+    return ((where, text) for where, text in found if isinstance(text, str) and len(text) <= TEMPLATE_LONGEST)
+
+
+def _template_advice(text: str, *, in_image: bool) -> Iterator[str]:
+    try:
+        for name in template.check(text):
+            if name not in template.VARIABLES:
+                yield f"${{{name}}} is no variable and stands for nothing{nearest(name, template.VARIABLES)}"
+        if in_image:
+            reference.parse(template.expand(text, lambda name: "6.1" if name in template.VARIABLES else None))
+    except template.TemplateError:
+        return  # an error of its own
+    except reference.ReferenceError as error:
+        yield f"{error} (with 6.1 for each variable)" if "$" in text else str(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A renderer that a Module asks for, and the parts of it that say how. `name`: None where the core chooses."""
+
+    noun: str
+    field: str
+    path: str
+    name: str | None
+    parts: tuple[Any, ...]
+
+
+def _asked_for(spec: ModuleSpec, path: str) -> Iterator[_Asked]:
+    container = spec.module_loader.container if spec.module_loader else None
+    if container is not None:
+        merged: list[tuple[str, Build | None, Sign | None]] = [
+            (
+                f".kernelMappings[{index}]",
+                mapping.build and merge_builds(container.build, mapping.build),
+                mapping.sign and merge_signs(container.sign, mapping.sign),
+            )
+            for index, mapping in enumerate(container.kernel_mappings)
+        ]
+        # What only the container says is told once, there, if some mapping relies on it.
+        relies = [
+            section if not merged or any(each[place] is None for each in merged) else None
+            for place, section in ((1, container.build), (2, container.sign))
+        ]
+        for where, build, sign in (*merged, ("", *relies)):
+            at_section = f"{path}.moduleLoader.container{where}"
+            if isinstance(build, Build):
+                yield _Asked("builder", "builder", f"{at_section}.build", build.builder, (build,))
+            if isinstance(sign, Sign):
+                yield _Asked("signer", "signer", f"{at_section}.sign", sign.signer, (sign,))
+    plugin = spec.device_plugin
+    if plugin is not None and plugin.renderer is not None:
+        parts = (plugin.container, plugin)
+        yield _Asked("device-plugin renderer", "renderer", f"{path}.devicePlugin", plugin.renderer, parts)
+
 
 def _needs(spec: ModuleSpec, path: str, catalog: Catalog) -> Iterator[Finding]:
     """Yield what the chosen builders, signers and renderers miss, and which of them are not installed."""
-    container = spec.module_loader.container if spec.module_loader else None
-    sections: list[tuple[str, Any]] = []
-    if container is not None:
-        at_container = f"{path}.moduleLoader.container"
-        sections = [
-            (f"{at_container}.kernelMappings[{index}]", mapping)
-            for index, mapping in enumerate(container.kernel_mappings)
-        ]
-        sections = sections or [(at_container, container)]
-    for where, section in sections:
-        for noun, field, offers in (("builder", "build", catalog.builders), ("signer", "sign", catalog.signers)):
-            given = [part for part in (getattr(section, field), getattr(container, field)) if part is not None]
-            if given:
-                name = next((found for part in given if (found := getattr(part, noun))), None)
-                yield from _renderer_needs(noun, name, offers, f"{where}.{field}", given, catalog)
-    if spec.device_plugin is not None and spec.device_plugin.renderer is not None:
-        yield from _renderer_needs(
-            "device-plugin renderer",
-            spec.device_plugin.renderer,
-            catalog.device_plugins,
-            f"{path}.devicePlugin",
-            [spec.device_plugin],
-            catalog,
-        )
-
-
-def _renderer_needs(
-    noun: str, name: str | None, offers: Mapping[str, Any], path: str, given: Sequence[Any], catalog: Catalog
-) -> Iterator[Finding]:
-    if name is None and len(offers) == 1:
-        name = next(iter(offers))  # the only one is the one that will be chosen
-    if name is None:
-        return
-    if name not in offers:
-        lookup = {"builder": catalog.builder, "signer": catalog.signer}.get(noun, catalog.device_plugin)
+    kinds: dict[str, tuple[Mapping[str, Any], Callable[[str], Any]]] = {
+        "builder": (catalog.builders, catalog.builder),
+        "signer": (catalog.signers, catalog.signer),
+        "device-plugin renderer": (catalog.device_plugins, catalog.device_plugin),
+    }
+    for asked in _asked_for(spec, path):
+        offers, named = kinds[asked.noun]
+        name = asked.name or (next(iter(offers)) if len(offers) == 1 else None)  # the only one will be chosen
+        if name is None:
+            continue
         try:
-            lookup(name)
+            requires = named(name).requires
         except PluginError as error:
-            field = "renderer" if noun.startswith("device") else noun
-            yield Finding(path=f"{path}.{field}", message=f"{error} (not judged here)", severity=Severity.WARNING)
-        return
-    for needed in offers[name].requires:
-        if not any(_is_set(getattr(part, needed, None)) for part in given):
-            yield Finding(path=f"{path}.{camel(needed)}", message=f'is required by the {noun} "{name}"')
+            message = f"{error}; so its needs could not be checked here"
+            yield Finding(path=f"{asked.path}.{asked.field}", message=message, severity=Severity.WARNING)
+            continue
+        for needed in requires:
+            field = str(_FIELD_OF.get(needed, needed))
+            lacking = f'is required by the {asked.noun} "{name}"'
+            if field == _WHOLE_MODULES:
+                if not _is_set(spec.image_repo_secret):
+                    yield Finding(path=f"{path}.{camel(field)}", message=lacking)
+                continue
+            # What is no field of the section is the core's to give.
+            values = [getattr(part, field) for part in asked.parts if hasattr(part, field)]
+            if values and not any(map(_is_set, values)) and field != "unsigned_image":
+                yield Finding(path=f"{asked.path}.{camel(field)}", message=lacking)
+
+
+_WHOLE_MODULES = "image_repo_secret"
+# The fields of a request that a Module spells in another way.
+_FIELD_OF = {
+    "push_secret": _WHOLE_MODULES,
+    "pull_secret": _WHOLE_MODULES,
+    "files": "files_to_sign",
+    "builder_tag": "kaniko_params",
+    "node_selector": "selector",
+    "args": "build_args",
+}
 
 
 def _is_set(value: Any) -> bool:
@@ -309,32 +429,51 @@ def _plugin_findings(manifest: Manifest, catalog: Catalog) -> Iterator[Finding]:
         if plugin.validate_module is None:
             continue
         try:
-            found = plugin.validate_module(copy.deepcopy(dict(manifest)))
-            if not isinstance(found, list | tuple) or not all(isinstance(each, Finding) for each in found):
-                raise TypeError("it returned something else than findings")  # noqa: TRY301
-        except Exception as error:
-            message = f'plugin "{plugin.name}" could not judge this Module: {type(error).__name__}: {error}'
-            yield Finding(path="", message=message[:500], severity=Severity.WARNING)
-        else:
-            yield from found[:_PLUGIN_FINDINGS_MOST]
+            yield from _asked(plugin.validate_module, manifest)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a plugin may raise anything, and must stop nobody
+            message = f'plugin "{plugin.name}" could not judge this Module: {type(error).__name__}'
+            if isinstance(error, TypeError | ValueError | LookupError | ArithmeticError):
+                message += f": {error}"[:400]
+            yield Finding(path="", message=message, severity=Severity.WARNING)
+
+
+def _asked(validate: Callable[[Manifest], Sequence[Finding]], manifest: Manifest) -> list[Finding]:
+    """Return what a plugin finds, as plain findings. Raises whatever it raises, and TypeError for a wrong result."""
+    found = validate(copy.deepcopy(dict(manifest)))
+    if not isinstance(found, list | tuple) or not all(_is_finding(each) for each in found):
+        raise TypeError("it returned something else than a list of findings")
+    return [
+        Finding(path=str(each.path), message=str(each.message), severity=each.severity)
+        for each in found[:_FINDINGS_MOST]
+    ]
+
+
+def _is_finding(found: Any) -> bool:
+    if not isinstance(found, Finding):
+        return False
+    values: list[Any] = [found.path, found.message]
+    return all(isinstance(each, str) for each in values) and type(found.severity) is Severity
 
 
 # ── AdmissionReview ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def admit(review: Mapping[str, Any], catalog: Catalog) -> dict[str, Any]:
+def admit(review: object, catalog: Catalog) -> dict[str, Any]:
     """Answer an AdmissionReview (`admission.k8s.io/v1`) of one of our kinds. Never raises.
 
     An object being deleted, a status, and an update that leaves the specification as it is, are let through:
     what is stored already must stay possible to finish and to delete.
     """
-    request = review.get("request")
+    request = at(review, "request")
     request = request if isinstance(request, Mapping) else {}
     manifest, old = request.get("object"), request.get("oldObject")
-    response: dict[str, Any] = {"uid": str(request.get("uid", "")), "allowed": True}
-    if not request.get("uid"):
-        response |= _refusal(["the AdmissionReview holds no request with a uid"], 400)
-    elif request.get("operation") in ("CREATE", "UPDATE") and not request.get("subResource"):
+    uid, operation = request.get("uid"), request.get("operation")
+    response: dict[str, Any] = {"uid": uid if isinstance(uid, str) else "", "allowed": True}
+    if not response["uid"] or operation not in ("CREATE", "UPDATE", "DELETE", "CONNECT"):
+        response |= _refusal(["the AdmissionReview holds no request with a uid and an operation"], 400)
+    elif operation in ("CREATE", "UPDATE") and not request.get("subResource"):
         unchanged = (
             isinstance(old, Mapping) and isinstance(manifest, Mapping) and old.get("spec") == manifest.get("spec")
         )

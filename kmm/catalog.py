@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from kmm.api.driver import merge
 from kmm.contract import (
     Builder,
     DevicePlugin,
@@ -83,12 +84,21 @@ class Catalog:
         """Return the driver of that name. Raises PluginError, naming those that are installed."""
         return self._named("driver", self.drivers, name)
 
+    def whole_spec(self, spec: Manifest) -> dict[str, Any]:
+        """Return a Module's spec with its driver's defaults merged under it, and `driver` itself resolved away.
+
+        Raises PluginError where no installed plugin offers that driver.
+        """
+        own = {key: value for key, value in spec.items() if key != "driver"}
+        name = spec.get("driver")
+        return merge(self.driver(name).spec, own) if isinstance(name, str) and name else own
+
     def registry(self, host: str) -> Registry:
         """Return the registry plugin with the most specific pattern for `host` (`host` or `host:port`).
 
         Raises PluginError where none serves that host.
         """
-        for pattern in _patterns(host):
+        for pattern in _patterns(host.lower()):
             if pattern in self.registries:
                 return self.registries[pattern]
         installed = ", ".join(sorted(self.registries)) or "none"
@@ -104,7 +114,7 @@ class Catalog:
             )
         installed = ", ".join(sorted(offers)) or "none"
         refused = "; some plugins were refused, see `kmm plugins`" if self.refusals else ""
-        raise PluginError(f'no {kind} "{name}"; installed: {installed}{nearest(name, offers)}{refused}')
+        raise PluginError(f'no {kind} "{name[:80]}"; installed: {installed}{nearest(name, offers)}{refused}')
 
 
 def build_catalog(plugins: Iterable[Plugin], refusals: Iterable[Refusal] = ()) -> Catalog:

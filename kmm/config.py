@@ -6,6 +6,7 @@ Unknown keys and variables are refused, with the nearest known one.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from kmm.errors import ConfigError
 CONFIG_VARIABLE = "KMM_CONFIG"
 # Read elsewhere, and known to the Go operator's manifests.
 _OTHER_VARIABLES = (CONFIG_VARIABLE, "KMM_MANAGED")
+# What Kubernetes sets in every pod for each Service of its namespace, one named kmm-… among them.
+_OF_A_SERVICE = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +87,7 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except ManifestError as error:
-        raise ConfigError(f"{path}: {error}") from None
+        raise ConfigError(f"{path}: {error}".replace("manifest", "configuration")) from None
     if len(found) > 1 or not isinstance(found[0].value, dict):
         raise ConfigError(f'{path}: must be one object, such as "plugins: {{allow: [acme-kmm]}}"')
     return dict(found[0].value)
@@ -106,13 +109,16 @@ def _leaves(what: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
 def _add_variables(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
     known = variables()
     for name, value in environ.items():
-        if not name.startswith("KMM_") or name in _OTHER_VARIABLES or not value:
+        if not name.startswith("KMM_") or name in _OTHER_VARIABLES or _OF_A_SERVICE.search(name) or not value:
             continue
         if name not in known:
             raise ConfigError(f"the environment variable {name} is unknown{nearest(name, known)}")
         *way, key = known[name]
         branch = raw
         for part_ in way:
-            branch[part_] = dict(branch.get(part_) or {})
+            below = branch.get(part_)
+            if below is not None and not isinstance(below, dict):
+                return  # which is wrong, and is told so
+            branch[part_] = dict(below or {})
             branch = branch[part_]
         branch[key] = [word.strip() for word in value.split(",") if word.strip()]

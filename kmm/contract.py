@@ -247,7 +247,11 @@ class Renderer(Protocol[Request_contra]):
 
     @property
     def requires(self) -> Sequence[str]:
-        """Fields of the request that must be set for `render` to work, e.g. `("key_secret",)`."""
+        """Fields of the request that a user must set for `render` to work, e.g. `("key_secret",)`.
+
+        `kmm validate` and a condition tell users which of them a Module lacks, by the Module's own names. What
+        the core always supplies (images, the kernel, the Dockerfile) counts as set.
+        """
         ...
 
     def render(self, request: Request_contra) -> Sequence[Manifest]:

@@ -1,9 +1,10 @@
-"""The hooks that a plugin may define: plain functions with these names, called once per plugin at start.
+"""The hooks that a plugin may define: plain functions with these names, each called apart for each plugin.
 
-A plugin defines those it needs; a parameter that it does not need may be left out. No decorator is
-necessary: every function whose name begins with `kmm_` is a hook, so that a mistyped one is noticed.
-Hooks are ordinary (not `async`) functions without keyword-only parameters. A plugin whose hook raises, or
-returns something else than is said here, is refused; the others are not touched.
+Those that offer something are called once, at start. A plugin defines those it needs; a parameter that it does
+not need may be left out. No decorator is necessary: every function whose name begins with `kmm_` is a hook, so
+that a mistyped one is noticed. Hooks are ordinary (not `async`) functions without keyword-only parameters. A
+plugin whose hook raises at start, or offers something else than is said here, is refused; the others are not
+touched.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def kmm_validate_module(module: Manifest) -> Sequence[Finding]:
     """Judge a Module's manifest (a copy of it, its driver merged in) beyond what the API says.
 
     Chosen by: nothing. All are asked and their findings are put together. It is called often, and for every
-    Module: it is pure and quick, and returns nothing for Modules that are not its own.
+    Module: it is pure and quick, and returns nothing for Modules that are not its own (`spec.driver` is kept in
+    the copy). What it raises becomes a warning.
     """
     raise NotImplementedError
 

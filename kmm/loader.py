@@ -5,9 +5,10 @@ Whatever one of them does wrong becomes a refusal that says so; the others, and 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
@@ -15,16 +16,24 @@ from typing import Any
 import pluggy
 
 from kmm import hookspecs
+from kmm.api.module import ModuleSpec
+from kmm.api.schema import load
 from kmm.catalog import Catalog, Plugin, Refusal, build_catalog
 from kmm.contract import (
     CONTRACT_VERSION,
     ENTRY_POINT_GROUP,
+    BuildRequest,
+    DevicePluginRequest,
     Driver,
+    ImageInfo,
     Kind,
+    Manifest,
+    Progress,
     Registry,
     Renderer,
     Settings,
     SettingsError,
+    SignRequest,
     nearest,
 )
 
@@ -35,6 +44,7 @@ OWN_DISTRIBUTIONS = frozenset(
 """Those of this repository: as trusted as the operator itself."""
 
 _GROUP = re.compile(r"kmm\.v(\d+)")
+_NEARLY_GROUP = re.compile(r"kmm[-._ ]?v?\d*", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9\[]([-A-Za-z0-9.:\]]*[A-Za-z0-9\]])?")
 _SPECS = tuple(name for name in vars(hookspecs) if name.startswith("kmm_"))
@@ -93,18 +103,21 @@ def load_catalog(
     allow: Collection[str] = (),
     settings_of: Callable[[str], Settings] = lambda _: Settings(),
     found: Iterable[Distribution] | None = None,
+    options: Collection[str] = (),
 ) -> Catalog:
     """Load the plugins of all installed distributions and index what they offer.
 
     `allow`: names of the distributions that may be imported beside our own, `["*"]` for all.
     `settings_of`: a plugin's settings by its entry point's name. `found`: distributions instead of the
-    installed ones. Raises ConfigError where two plugins claim the same registry pattern.
+    installed ones. `options`: the plugins that the configuration has options for. Raises ConfigError where two
+    plugins claim the same registry pattern.
     """
     allowed = OWN_DISTRIBUTIONS | {_normal(name) for name in allow}
     own_major = int(ENTRY_POINT_GROUP.rpartition("v")[2])
     refusals: list[Refusal] = []
     candidates: dict[str, list[_Found]] = {}
-    for each in _entry_points(distributions() if found is None else found, refusals):
+    seen = list(_entry_points(distributions() if found is None else found, refusals))
+    for each in seen:
         name = each.entry_point.name
         if each.major != own_major:
             refusals.append(
@@ -139,7 +152,28 @@ def load_catalog(
             plugins.append(_load(rivals[0], settings_of(name)))
         except _Refused as refused:
             refusals.append(rivals[0].refusal(refused.reason, str(refused)))
-    return build_catalog(plugins, refusals)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, it must stop nobody else
+            refusals.append(rivals[0].refusal("Broken", _told(error)))
+    return build_catalog(plugins, [*refusals, *_not_installed(allow, options, seen, refusals)])
+
+
+def _not_installed(
+    allow: Collection[str], options: Collection[str], seen: Sequence[_Found], refusals: Sequence[Refusal]
+) -> Iterator[Refusal]:
+    """Yield what the configuration names and nobody has installed: most likely it is misspelt."""
+    distributions_seen = {each.distribution for each in seen} | {each.distribution for each in refusals}
+    normal = {_normal(name) for name in distributions_seen}
+    for name in allow:
+        if name != "*" and _normal(name) not in normal:
+            message = f"plugins.allow names it, but no plugin of it is installed{nearest(name, distributions_seen)}"
+            yield Refusal(name=name, distribution=name, version="-", reason="NotInstalled", message=message)
+    names = {each.entry_point.name for each in seen}
+    for name in options:
+        if name not in names:
+            message = f"plugins.options has a section for it, but no such plugin is installed{nearest(name, names)}"
+            yield Refusal(name=name, distribution="-", version="-", reason="NotInstalled", message=message)
 
 
 def _entry_points(found: Iterable[Distribution], refusals: list[Refusal]) -> Iterator[_Found]:
@@ -163,6 +197,11 @@ def _entry_points(found: Iterable[Distribution], refusals: list[Refusal]) -> Ite
         for entry_point in entry_points:
             if match := _GROUP.fullmatch(entry_point.group):
                 yield _Found(entry_point, int(match[1]), name, version)
+            elif _NEARLY_GROUP.fullmatch(entry_point.group):
+                message = (
+                    f'its entry-point group "{entry_point.group}" is none of ours: it must be {ENTRY_POINT_GROUP}'
+                )
+                refusals.append(_Found(entry_point, 0, name, version).refusal("BadGroup", message))
 
 
 def _entry_points_text(distribution: Distribution) -> str:
@@ -175,7 +214,9 @@ def _entry_points_text(distribution: Distribution) -> str:
 def _load(found: _Found, settings: Settings) -> Plugin:
     try:
         target = found.entry_point.load()
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _Refused("ImportFailed", f"importing {found.entry_point.value} failed: {_told(error)}") from None
     hooks = _Hooks("kmm")
     hooks.add_hookspecs(hookspecs)
@@ -223,6 +264,8 @@ def _check_hook(name: str, function: Any) -> None:
     if inspect.isgeneratorfunction(function):
         raise _Refused("BadHook", f"{name} is a generator: it returns a list")
     known = list(inspect.signature(getattr(hookspecs, name)).parameters)
+    if not inspect.isroutine(function) or inspect.isbuiltin(function):
+        raise _Refused("BadHook", f"{name} is {_a(function)}: hooks are ordinary functions")
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
             raise _Refused("BadHook", f'{name} has the parameter "{parameter}": only ordinary ones can be filled')
@@ -238,18 +281,64 @@ def _offers(name: str, field: str, hook: Callable[[Any], Any], settings: Setting
         result = hook(settings)
     except SettingsError as error:
         raise _Refused("BadSettings", f"its configuration is wrong: {error}") from None
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _Refused("HookRaised", f"{name} raised {_told(error)}") from None
     if not isinstance(result, list | tuple):
         raise _Refused("WrongResult", f"{name} returned {_a(result)} instead of a list")
-    for offer in result:
+    taken = []
+    for offer in list(result):
         try:
             wrong = _wrong(field, offer)
-        except Exception as error:
+            taken.append(None if wrong else _plain(field, offer))
+        except Exception as error:  # its attributes may be anything
             wrong = f"an object that raised {_told(error)}"
         if wrong:
             raise _Refused("WrongResult", f"{name} returned {wrong}")
-    return tuple(result)
+    return tuple(taken)
+
+
+@dataclass(frozen=True, slots=True)
+class _Renderer:
+    """A renderer as it was when it was checked: what a plugin does to its attributes later has no effect."""
+
+    name: str
+    owns: tuple[Kind, ...]
+    requires: tuple[str, ...]
+    render: Callable[[Any], Sequence[Manifest]]
+    observe: Callable[[Sequence[Manifest], Sequence[Manifest]], Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class _Registry:
+    """A registry as it was when it was checked."""
+
+    name: str
+    hosts: tuple[str, ...]
+    inspect: Callable[..., ImageInfo | None]
+
+
+def _plain(field: str, offer: Any) -> Any:
+    if field == "drivers":
+        return Driver(name=str(offer.name), spec=_json(offer.spec), description=str(offer.description))
+    if field == "registries":
+        hosts = tuple(dict.fromkeys(str(host).lower() for host in offer.hosts))
+        return _Registry(str(offer.name), hosts, offer.inspect)
+    return _Renderer(str(offer.name), tuple(offer.owns), tuple(map(str, offer.requires)), offer.render, offer.observe)
+
+
+def _json(value: Any) -> Any:
+    """Return a copy of a value as JSON has it. Raises TypeError for what JSON has not."""
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError("a key that is not a string")
+        return {str(key): _json(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(below) for below in value]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise TypeError(f"{_a(value)}, which JSON has not")
 
 
 _NAME_RULE = "must be at most 63 lower-case letters, digits and dashes, with a letter or digit at both ends"
@@ -258,6 +347,8 @@ _NAME_RULE = "must be at most 63 lower-case letters, digits and dashes, with a l
 def _wrong(field: str, offer: Any) -> str | None:
     """Return what is wrong with one offer, as the end of a sentence, or None."""
     expected: type[Any] = {"registries": Registry, "drivers": Driver}.get(field, Renderer)
+    if isinstance(offer, type):
+        return f"the class {offer.__name__} instead of an object of it"
     if not isinstance(offer, expected):
         missing = [name for name in _members(expected) if not hasattr(offer, name)]
         lacks = f" without {', '.join(missing)}" if missing and expected is not Driver else ""
@@ -265,23 +356,65 @@ def _wrong(field: str, offer: Any) -> str | None:
     if not isinstance(offer.name, str) or not _NAME.fullmatch(offer.name):
         return f'a {expected.__name__} named "{offer.name}": a name {_NAME_RULE}'
     if expected is Driver:
-        return (
-            None if isinstance(offer.spec, Mapping) else f'the driver "{offer.name}" whose spec is {_a(offer.spec)}'
-        )
+        return _wrong_driver(offer)
     if expected is Registry:
         hosts = offer.hosts
         if not _is_list(hosts, str) or not hosts or not all(_HOST.fullmatch(host) for host in hosts):
             return (
                 f'the registry "{offer.name}" whose hosts are no patterns (host, host:port, *.domain or *): {hosts}'
             )
-        return None if callable(offer.inspect) else f'the registry "{offer.name}" whose inspect is no function'
-    if not _is_list(offer.owns, Kind) or not offer.owns:
+        return _wrong_call(offer, "inspect", "image", "access", "deadline_s", "files")
+    if not _is_list(offer.owns, Kind) or not offer.owns or not all(map(_is_kind, offer.owns)):
         return f'"{offer.name}" whose owns is not a list of at least one Kind'
     if not _is_list(offer.requires, str):
         return f'"{offer.name}" whose requires is not a list of strings'
-    if not callable(offer.render) or not callable(offer.observe):
-        return f'"{offer.name}" whose render or observe is no function'
+    known = [each.name for each in dataclasses.fields(_REQUESTS[field])]
+    for needed in offer.requires:
+        if needed not in known:
+            return (
+                f'"{offer.name}" that requires "{needed}", which is no field of the request{nearest(needed, known)}'
+            )
+    return _wrong_call(offer, "render", "request") or _wrong_call(offer, "observe", "objects", "pods")
+
+
+_REQUESTS: dict[str, type[Any]] = {
+    "builders": BuildRequest,
+    "signers": SignRequest,
+    "device_plugins": DevicePluginRequest,
+}
+
+
+def _wrong_call(offer: Any, method: str, *arguments: str) -> str | None:
+    """Return what is wrong with a method that will be called with these arguments, by position."""
+    function = getattr(offer, method)
+    if not callable(function):
+        return f'"{offer.name}" whose {method} is no function'
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        return f'"{offer.name}" whose {method} does not take ({", ".join(arguments)}): {error}'
+    except ValueError:
+        pass  # a function of another language: it cannot be asked
     return None
+
+
+def _wrong_driver(driver: Any) -> str | None:
+    """Return what is wrong with a vendor's defaults. They are a part of a spec: what is missing the user may add."""
+    if not isinstance(driver.spec, Mapping):
+        return f'the driver "{driver.name}" whose spec is {_a(driver.spec)}'
+    try:
+        spec = _json(driver.spec)
+    except TypeError as error:
+        return f'the driver "{driver.name}" whose spec holds {error}'
+    _, findings = load(ModuleSpec, {"selector": {}, "driver": driver.name, **spec})
+    for finding in findings:
+        if not finding.message.startswith("is required"):
+            return f'the driver "{driver.name}" whose spec is wrong: {finding.path}: {finding.message}'
+    return None
+
+
+def _is_kind(kind: Any) -> bool:
+    return all(isinstance(each, str) and each for each in (kind.api_version, kind.kind, kind.plural))
 
 
 def _members(protocol: type) -> Iterable[str]:
@@ -297,7 +430,10 @@ def _a(value: object) -> str:
 
 
 def _told(error: BaseException) -> str:
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # even that may be broken
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

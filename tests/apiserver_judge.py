@@ -72,7 +72,7 @@ def _without_nulls(data: Any, schema: Mapping[str, Any]) -> Any:
     return {
         key: _without_nulls(value, properties.get(key, below if isinstance(below, Mapping) else {}))
         for key, value in data.items()
-        if not (value is None and key in properties)
+        if not (value is None and (key in properties or isinstance(schema.get("additionalProperties"), Mapping)))
     }
 
 

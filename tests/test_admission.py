@@ -4,10 +4,11 @@ import copy
 
 import pytest
 
-from kmm.admission import admit, judge, line, printable, whole_spec
+from kmm.admission import admit, judge, line, printable
 from kmm.catalog import Plugin, build_catalog
 from kmm.contract import Driver, Finding, Kind, Progress, Severity, State
 from kmm.errors import PluginError
+from kmm.loader import load_catalog
 
 VALID = {
     "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
@@ -76,9 +77,9 @@ def test_a_valid_module_has_a_value_and_no_findings():
         ),
         ({**VALID, "metadata": None}, "metadata: is required"),
         ({**VALID, "metadata": {}}, "metadata.name: is required: every object has a name"),
-        ({**VALID, "metadata": {"name": "A_b"}}, "metadata.name: must be lower-case letters"),
+        ({**VALID, "metadata": {"name": "A_b"}}, 'metadata.name: "A_b" must be lower-case letters'),
         ({**VALID, "metadata": {"name": "x" * 254}}, "metadata.name: must have at most 253 characters, not 254"),
-        ({**VALID, "metadata": {"name": "m", "namespace": "n.n"}}, "metadata.namespace: must be at most 63"),
+        ({**VALID, "metadata": {"name": "m", "namespace": "n.n"}}, 'metadata.namespace: "n.n" must be at most 63'),
         ({**VALID, "metadata": {"name": 5}}, "metadata.name: must be a string, not a number: put it in quotes"),
         ({**VALID, "spec": None}, "spec: is required"),
         ({**VALID, "spec": []}, "spec: must be an object, not a list"),
@@ -145,8 +146,8 @@ def test_the_version_labels_take_more_room():
 @pytest.mark.parametrize(
     ("manifest", "said"),
     [
-        (changed("spec", "selector", to={"a b": "c"}), 'spec.selector: no node can have the label "a b=c"'),
-        (changed("spec", "selector", to={"a": "x" * 64}), "spec.selector: no node can have the label"),
+        (changed("spec", "selector", to={"a b": "c"}), 'spec.selector: nothing can have the label "a b=c"'),
+        (changed("spec", "selector", to={"a": "x" * 64}), "spec.selector: nothing can have the label"),
         (changed(*CONTAINER, "version", to="1 0"), "version: is no possible value of a label"),
         (
             changed(*CONTAINER, "build", to={"dockerfileConfigMap": {}}),
@@ -171,7 +172,7 @@ def test_what_the_chosen_signer_needs_is_an_error_where_it_is_installed():
     manifest = changed(
         *CONTAINER, "sign", to={"unsignedImage": "a", "signer": "sign-file", "certSecret": {"name": "c"}}
     )
-    where = "spec.moduleLoader.container.kernelMappings[0].sign"
+    where = "spec.moduleLoader.container.sign"
     assert lines(manifest, offered) == [f'{where}.keySecret: is required by the signer "sign-file"']
     manifest = changed(*CONTAINER, "sign", to={"unsignedImage": "a", "signer": "hsm"})
     assert lines(manifest, offered) == []
@@ -208,7 +209,7 @@ def test_a_plugin_that_is_not_installed_here_is_a_warning(path, section, said):
     assert judgement.errors == ()
     (finding,) = judgement.warnings
     assert said in finding.message
-    assert finding.message.endswith("(not judged here)")
+    assert finding.message.endswith("could be checked here" if path[-1] == "driver" else "could not be checked here")
 
 
 ACME = Driver(
@@ -243,7 +244,7 @@ def test_what_is_wrong_only_after_the_merge_says_so():
 
 def test_a_driver_that_is_not_installed_is_an_error_when_it_is_needed():
     with pytest.raises(PluginError, match='no driver "acme"'):
-        whole_spec({"driver": "acme"}, catalog())
+        catalog().whole_spec({"driver": "acme"})
 
 
 def test_findings_of_plugins_are_added_and_they_judge_the_merged_module():
@@ -260,11 +261,151 @@ def test_findings_of_plugins_are_added_and_they_judge_the_merged_module():
     assert ACME.spec["selector"] == {"vendor": "acme"}
 
 
-@pytest.mark.parametrize("wrong", [lambda _: None, lambda _: ["no"], lambda _: 1 / 0])
+class Unspeakable(BaseException):
+    def __str__(self):
+        raise RuntimeError
+
+
+def leaves(_):
+    raise SystemExit(0)
+
+
+def unspeakable(_):
+    raise Unspeakable
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda _: None,
+        lambda _: ["no"],
+        lambda _: 1 / 0,
+        lambda _: [Finding(path=None, message=5)],
+        lambda _: [Finding(path="spec", message="bad", severity="error")],
+        leaves,
+        unspeakable,
+    ],
+)
 def test_a_plugin_that_fails_to_judge_is_a_warning(wrong):
     judgement = judge(VALID, catalog(validate_module=wrong))
     assert judgement.errors == ()
     assert 'plugin "acme" could not judge this Module' in judgement.warnings[0].message
+
+
+def test_a_plugin_sees_which_driver_a_module_is_of():
+    seen = []
+    manifest = {**VALID, "spec": {"driver": "acme", "selector": {}}}
+    judge(
+        manifest, catalog(drivers=(ACME,), validate_module=lambda module: seen.append(module["spec"]["driver"]) or [])
+    )
+    assert seen == ["acme"]
+
+
+def test_a_change_of_version_through_a_driver_is_seen_too():
+    versioned = Driver(name="versioned", spec={"moduleLoader": {"container": {"version": "1"}}})
+    new = {**VALID, "spec": {**VALID["spec"], "driver": "versioned"}}
+    offered = catalog(drivers=(versioned,))
+    assert [line(each) for each in judge(new, offered).errors] == []
+    (error,) = judge(new, offered, VALID).errors
+    assert error.path == "spec.moduleLoader.container.version"
+
+
+def test_our_own_renderer_can_be_named():
+    offered = load_catalog()
+    manifest = changed("spec", "devicePlugin", to={"container": {"image": "a"}, "renderer": "daemonset"})
+    assert lines(manifest, offered) == []
+
+
+@pytest.mark.parametrize(
+    ("requires", "more", "said"),
+    [
+        (("push_secret",), {}, ['spec.imageRepoSecret: is required by the builder "b"']),
+        (("push_secret",), {"imageRepoSecret": {"name": "s"}}, []),
+        (("dockerfile", "image", "kernel", "architecture", "dockerfile_config_map"), {}, []),
+        (("params", "node_selector"), {}, ["build.params: is required by", "build.selector: is required by"]),
+    ],
+)
+def test_what_a_renderer_requires_is_looked_for_where_a_module_says_it(requires, more, said):
+    manifest = changed(*CONTAINER, "build", to={"dockerfileConfigMap": {"name": "d"}})
+    manifest["spec"] |= more
+    found = lines(manifest, catalog(builders=(Renderer("b", *requires),)))
+    assert len(found) == len(said)
+    assert all(expected in line for line, expected in zip(found, said, strict=True))
+
+
+def test_what_only_the_container_says_is_told_once():
+    manifest = changed(*CONTAINER, "build", to={"dockerfileConfigMap": {"name": "d"}, "builder": "x" * 63})
+    manifest["spec"]["moduleLoader"]["container"]["kernelMappings"] *= 1000
+    assert len(lines(manifest)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (
+            (*CONTAINER, "containerImage"),
+            "a:${KERNEL_VERSON}",
+            "${KERNEL_VERSON} is no variable and stands for nothing; did",
+        ),
+        ((*CONTAINER, "containerImage"), "https://a/b", "has a registry that is no host name"),
+        ((*CONTAINER, "containerImage"), "a b", "names no repository"),
+        ((*CONTAINER, "kernelMappings", 0, "containerImage"), "Registry.example/Upper:1", "names no repository"),
+        (("spec", "selector"), {"worker": None}, 'selector.worker: is empty, so the API server drops it: write ""'),
+        (
+            ("spec", "moduleName"),
+            "x",
+            "is not a known field here; it belongs in spec.moduleLoader.container.modprobe",
+        ),
+    ],
+)
+def test_likely_slips_are_warned_about(path, value, said):
+    judgement = judge(changed(*path, to=value), catalog())
+    assert judgement.errors == ()
+    assert any(said in line(each) for each in judgement.warnings)
+
+
+def test_what_has_an_error_is_not_warned_about_too():
+    assert [each.severity for each in judge(changed("spec", "driver", to=5), catalog()).findings] == [Severity.ERROR]
+    assert len(lines(changed(*CONTAINER, "build", to={"dockerfileConfigMap": "cm"}))) == 1
+
+
+def test_a_generated_name_counts_with_what_is_appended_to_it():
+    manifest = {**VALID, "metadata": {"generateName": "m" * 51, "namespace": "n"}}
+    assert "must have at most 57 characters, not 58" in lines(manifest)[0]
+    assert lines({**VALID, "metadata": {"generateName": "m-"}}) == []
+    assert "metadata.generateName" in lines({**VALID, "metadata": {"generateName": "M-"}})[0]
+
+
+def managed(**spec):
+    return {
+        "apiVersion": "hub.kmm.sigs.x-k8s.io/v1beta1",
+        "kind": "ManagedClusterModule",
+        "metadata": {"name": "m"},
+        "spec": {"selector": {"a": "b"}, "moduleSpec": VALID["spec"], "spokeNamespace": "n", **spec},
+    }
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (managed(spokeNamespace="NOT_a namespace/../"), "spec.spokeNamespace: "),
+        ({**managed(), "metadata": {"name": "a" * 60}}, "metadata.name: is too long"),
+        (managed(moduleSpec={**VALID["spec"], "driver": "nonesuch"}), 'spec.moduleSpec.driver: no driver "nonesuch"'),
+        (managed(selector={"-bad": "*"}), "spec.selector: nothing can have the label"),
+        (managed(moduleSpec={}), "spec.moduleSpec.selector: is required"),
+    ],
+)
+def test_a_managed_cluster_module_is_judged_as_the_module_that_it_becomes(manifest, said):
+    assert lines(managed()) == []
+    assert lines(manifest)[0].startswith(said)
+
+
+def test_a_hostile_object_costs_no_more_to_explain_than_to_read():
+    manifest = changed("spec", "selector", to={f"a {index}": "b" for index in range(50_000)})
+    manifest["spec"] |= {f"unknown{index}": index for index in range(50_000)}
+    findings = judge(manifest, catalog()).findings
+    assert len(findings) == 101
+    assert "more" in findings[-1].message
 
 
 # ── AdmissionReview ───────────────────────────────────────────────────────────────────────────────────────────
@@ -318,7 +459,19 @@ def test_what_is_stored_already_stays_possible_to_finish_and_to_delete():
     assert answer("UPDATE", bad, VALID)["allowed"] is False
 
 
-@pytest.mark.parametrize("junk", [{}, {"request": None}, {"request": []}, {"request": {"uid": None}}])
+@pytest.mark.parametrize(
+    "junk",
+    [
+        [],
+        None,
+        "x",
+        {},
+        {"request": None},
+        {"request": {"uid": "u", "operation": ["CREATE"]}},
+        {"request": []},
+        {"request": {"uid": None}},
+    ],
+)
 def test_a_review_without_a_request_is_refused_and_raises_nothing(junk):
     response = admit(junk, catalog())["response"]
     assert response["allowed"] is False

@@ -76,5 +76,10 @@ def test_an_unknown_variable_is_refused_with_the_nearest():
         read_config({"KMM_PLUGIN_ALLOW": "x"})
 
 
+@pytest.mark.parametrize("name", ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTPS", "PORT", "PORT_443_TCP_ADDR"])
+def test_what_kubernetes_sets_for_services_is_not_ours(name):
+    assert read_config({f"KMM_OPERATOR_WEBHOOK_{name}": "tcp://192.0.2.1"}) == read_config({})
+
+
 def test_every_key_that_a_variable_can_set_is_listed():
     assert variables() == {"KMM_PLUGINS_ALLOW": ("plugins", "allow")}

@@ -43,6 +43,18 @@ def catalog(distributions, monkeypatch):
         ("name-raises", "WrongResult", "RuntimeError: no name today"),
         ("owns-nothing", "WrongResult", "owns is not a list of at least one Kind"),
         ("bad-host", "WrongResult", "https://quay.example"),
+        ("a-class", "WrongResult", "the class Builder instead of an object of it"),
+        ("bad-signature", "WrongResult", "whose render does not take (request)"),
+        ("bad-requires", "WrongResult", '"dockerfil", which is no field of the request; did you mean "dockerfile"?'),
+        ("bad-kind", "WrongResult", "owns is not a list of at least one Kind"),
+        ("bad-driver", "WrongResult", 'modprobe.modulName: is not a known field; did you mean "moduleName"?'),
+        ("odd-driver", "WrongResult", "whose spec holds a key that is not a string"),
+        ("builtin-hook", "BadHook", "hooks are ordinary functions"),
+        ("class-hook", "BadHook", "hooks are ordinary functions"),
+        ("no-dir", "Broken", "RuntimeError: no names today"),
+        ("cancelled", "HookRaised", "CancelledError"),
+        ("unspeakable", "HookRaised", "Unspeakable"),
+        ("nearly", "BadGroup", 'entry-point group "kmm-v1" is none of ours: it must be kmm.v1'),
         ("raises", "HookRaised", "ZeroDivisionError: the message"),
         ("refuses-settings", "BadSettings", 'unknown option "miror"; did you mean "mirror"? (known: mirror)'),
         ("no-hooks", "NoHooks", "defines none of the hooks: kmm_registries, "),
@@ -72,7 +84,7 @@ def test_every_entry_point_is_either_a_plugin_or_a_refusal(catalog, distribution
         for distribution in distributions
         if distribution.metadata["Name"] != "unreadable"
         for point in distribution.entry_points
-        if point.group.startswith("kmm.")
+        if point.group.startswith("kmm")
     }
     told = {each.name for each in (*catalog.plugins, *catalog.refusals)}
     assert told == installed | {"unreadable"}
@@ -102,7 +114,12 @@ def test_what_is_not_allowed_is_not_imported(distributions, monkeypatch):
     monkeypatch.syspath_prepend(str(BROKEN))
     catalog = load_catalog((), found=distributions)
     assert catalog.plugins == ()
-    assert {refusal.reason for refusal in catalog.refusals} == {"NotAllowed", "OtherContract", "BadMetadata"}
+    assert {refusal.reason for refusal in catalog.refusals} == {
+        "NotAllowed",
+        "OtherContract",
+        "BadMetadata",
+        "BadGroup",
+    }
 
 
 def test_a_distribution_is_allowed_however_its_name_is_spelled(distributions, monkeypatch):
@@ -137,6 +154,26 @@ def test_settings_reach_the_plugin_they_are_for(distributions, monkeypatch):
         refusal.message
         == 'its configuration is wrong: unknown option "mirrors"; did you mean "mirror"? (known: mirror)'
     )
+
+
+def test_what_the_configuration_names_and_nobody_installed_is_told(distributions, monkeypatch):
+    monkeypatch.syspath_prepend(str(BROKEN))
+    catalog = load_catalog(["broken-kmn"], found=distributions, options=["god"])
+    told = {refusal.name: refusal.message for refusal in catalog.refusals if refusal.reason == "NotInstalled"}
+    assert 'did you mean "Broken_KMM"?' in told["broken-kmn"]
+    assert 'did you mean "good"?' in told["god"]
+
+
+def test_what_a_plugin_does_to_its_offers_later_has_no_effect(catalog):
+    import good as module  # noqa: PLC0415 -- the fixture has put it on the path
+
+    offered = catalog.builder("good")
+    module.Builder.name = property(lambda _: 1 / 0)
+    try:
+        assert offered.name == "good"
+        assert offered.render(None)[0]["kind"] == "Job"
+    finally:
+        module.Builder.name = "good"
 
 
 def test_two_registries_with_one_pattern_stop_the_start(tmp_path, monkeypatch):

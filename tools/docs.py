@@ -6,12 +6,15 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from kmm import contract, hookspecs
 from kmm.admission import BEYOND
 from kmm.api.kinds import KINDS
 from kmm.api.schema import Part, Strict, schema
+from kmm.config import Config, variables
 
 ROOT = Path(__file__).parent.parent
 MADE = "<!-- Made by `make docs` from {}: change that. -->\n\n"
@@ -46,6 +49,8 @@ def _members(each: type) -> Iterator[str]:
             empty = "{}" if field.default is dataclasses.MISSING else repr(field.default)
             kind = str(field.type).replace("|", "\\|")
             yield f"| `{field.name}` | `{kind}` | {f'`{empty}`' if given else 'required'} |\n"
+    elif issubclass(each, Enum):
+        yield f"\nOne of {', '.join(f'`{name}.{member.name}`' for name in [each.__name__] for member in each)}.\n"
     elif getattr(each, "_is_protocol", False):
         yield "\n"
         for name, member in vars(each).items():
@@ -103,7 +108,36 @@ def _schemas() -> Iterator[tuple[str, Strict]]:
                 waiting.append(part.what)
 
 
-DOCUMENTS = {"docs/hooks.md": hooks, "docs/validation.md": validation}
+def configuration() -> str:
+    """Return docs/config.md."""
+    found = ["# Configuration of the operator\n\n", MADE.format("kmm/config.py")]
+    found.append(
+        "A YAML file, named by `--config` or `$KMM_CONFIG`, and environment variables, which win. Unknown keys and\n"
+        "variables are refused, with the nearest known one.\n\n| key | variable | what |\n|---|---|---|\n"
+    )
+    names = {path: name for name, path in variables().items()}
+    for path, field in _keys(Config, ()):
+        variable = f"`{names[path]}`, separated by commas" if path in names else ""
+        found.append(f"| `{'.'.join(path)}` | {variable} | {field.metadata['description']} |\n")
+    found.append(
+        "\n`plugins.allow` names distributions (what pip installs), `plugins.options` plugins (their entry points;\n"
+        "`kmm plugins` lists both):\n\n```yaml\nplugins:\n  allow: [acme-kmm]\n  options:\n    acme:\n"
+        "      mirror: registry.example.com\n```\n\n"
+        "From the environment alone, as in the Go operator's manifests: `OPERATOR_NAMESPACE`,\n"
+        "`RELATED_IMAGES_BUILD`, `RELATED_IMAGES_SIGN`, `RELATED_IMAGES_MUST_GATHER`.\n"
+    )
+    return "".join(found)
+
+
+def _keys(what: type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for key, field in schema(what).by_key.items():
+        if isinstance(field, Part) and isinstance(field.what, type):
+            yield from _keys(field.what, (*path, key))
+        else:
+            yield (*path, key), field
+
+
+DOCUMENTS = {"docs/config.md": configuration, "docs/hooks.md": hooks, "docs/validation.md": validation}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,8 @@
 """Write kmm/api/kubernetes.json: the part of Kubernetes' own API schema that a Module embeds.
 
 Usage: kubernetes_schema.py SWAGGER_JSON VERSION (api/openapi-spec/swagger.json of that Kubernetes release).
-Kept as Kubernetes has it, but for what a CustomResourceDefinition says in other words: list types and merge
-keys are left out (the Go operator's definition has none, and two equal names in `env` must stay acceptable).
+Kept as Kubernetes has it, but for list types and merge keys: the Go operator's definition has none of those that
+would refuse two equal names in `env`, which must stay acceptable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOTS = ("Container", "EnvVar", "ResourceRequirements", "Toleration", "Volume", "VolumeMount")
-KEPT = ("type", "format", "description", "required", "enum", "default")
+KEPT = ("type", "format", "description", "required", "enum", "default", "x-kubernetes-map-type")
 TARGET = Path(__file__).parent.parent / "kmm/api/kubernetes.json"
 
 

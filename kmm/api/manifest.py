@@ -18,9 +18,10 @@ import yaml
 
 SIZE_MOST = 3 * 1024 * 1024
 """Bytes. The API server takes no larger object either."""
-VALUES_MOST = 100_000
+VALUES_MOST = 50_000
 """In one file, keys apart."""
 DEPTH_MOST = 64
+DOCUMENTS_MOST = 1_000
 
 
 class ManifestError(ValueError):
@@ -52,16 +53,25 @@ def read_limited(stream: BinaryIO) -> bytes:
 
 def documents(data: bytes) -> list[Document]:
     """Return the documents in `data`, without the empty ones. Raises ManifestError, or returns at least one."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in data[:2]:
+        raise ManifestError("is UTF-16 text, or none: save it as UTF-8")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ManifestError(f"is not UTF-8 text (byte {error.start + 1:,} is not): is it a manifest?") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ManifestError(
+            f"is not UTF-8 text (line {line:,} has byte {data[error.start]:#x}): save it as UTF-8"
+        ) from None
     if text.lstrip()[:1] in ("{", "["):
         try:
-            return [Document(value=_json(text), line=1)]
+            return _json(text)
         except json.JSONDecodeError:
             pass  # YAML has braces too
-    found = [document for document in _yaml(text) if document.value is not None]
+    found: list[Document] = []
+    for document in _yaml(text):
+        if document.value is not None:
+            found.append(document)
+            _bound_number(found)
     if not found:
         raise ManifestError("is empty: it holds no manifest")
     return found
@@ -70,7 +80,7 @@ def documents(data: bytes) -> list[Document]:
 # ── JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _json(text: str) -> Any:
+def _json(text: str) -> list[Document]:
     count = 0
 
     def pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -78,26 +88,45 @@ def _json(text: str) -> Any:
         count += len(found)
         if count > VALUES_MOST:
             raise ManifestError(_too_many())
-        made = dict(found)
-        if len(made) < len(found):
-            keys = [key for key, _ in found]
-            raise ManifestError(
-                f"has the key {_quoted(next(key for key in keys if keys.count(key) > 1))} twice in one object"
-            )
+        made: dict[str, Any] = {}
+        for key, value in found:
+            if key in made:
+                raise ManifestError(f"has the key {_quoted(key)} twice in one object")
+            made[key] = value
         return made
 
+    decoder = json.JSONDecoder(
+        object_pairs_hook=pairs, parse_constant=_no_number, parse_int=_integer, parse_float=_float
+    )
+    values: list[Document] = []
+    at = _past_space(text, 0)
+    line = text.count("\n", 0, at) + 1
+    while at < len(text):
+        try:
+            value, end = decoder.raw_decode(text, at)
+        except RecursionError:
+            raise ManifestError(_too_deep()) from None
+        values.append(Document(value=value, line=line))
+        _bound_number(values)
+        at, before = _past_space(text, end), at
+        line += text.count("\n", before, at)
+    everything = [document.value for document in values]
+    _bound(everything)
     try:
-        value = json.loads(
-            text, object_pairs_hook=pairs, parse_constant=_no_number, parse_int=_integer, parse_float=_float
-        )
-    except RecursionError:
-        raise ManifestError(_too_deep()) from None
-    _bound(value)
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
+        json.dumps(everything, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ManifestError("has half of a surrogate pair (\\ud800 to \\udfff): no text can hold it") from None
-    return value
+    return values
+
+
+def _past_space(text: str, at: int) -> int:
+    found = re.compile(r"[^ \t\r\n]").search(text, at)
+    return found.start() if found else len(text)
+
+
+def _bound_number(found: list[Document]) -> None:
+    if len(found) > DOCUMENTS_MOST:
+        raise ManifestError(f"holds more than {DOCUMENTS_MOST:,} documents: split it up")
 
 
 def _bound(value: Any) -> None:
@@ -128,7 +157,7 @@ class _Loader(yaml.CSafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool",
-    re.compile(r"^(?:yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$"),
+    re.compile(r"^(?:y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF)$"),
     list("yYnNtTfFoO"),
 )
 _Loader.add_implicit_resolver(
@@ -161,6 +190,10 @@ def _yaml(text: str) -> Iterator[Document]:
         where = f" on line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         if mark and text[mark.index : mark.index + 1] == "\t":
             where += ": YAML is indented with spaces, not with tabs"
+        elif "escape character" in str(error.problem):
+            where += ": put a text with backslashes, such as a regexp, in single quotes"
+        elif error.context and error.context_mark and mark and error.context_mark.line != mark.line:
+            where += f", {error.context} that begins on line {error.context_mark.line + 1}"
         raise ManifestError(f"is not YAML: {error.problem or error.context}{where}") from None
     except yaml.YAMLError as error:
         raise ManifestError(f"is not YAML: {_one_line(error)}") from None
@@ -222,10 +255,18 @@ class _Reader:
                         raise ManifestError(f'has "<<" on line {line} before something that is not an object')
                     merged = {**source, **merged}
                 continue
-            if key.value in found:
-                raise ManifestError(f"has the key {_quoted(key.value)} a second time in one object, on line {line}")
-            found[key.value] = self.value(below)
+            name = _key(key, line)
+            if name in found:
+                raise ManifestError(f"has the key {_quoted(name)} a second time in one object, on line {line}")
+            found[name] = self.value(below)
         return {**merged, **found}
+
+
+def _key(node: yaml.ScalarNode, line: int) -> str:
+    """Return a key as the string that kubectl makes of it: `yes` is "true", `0x10` is "16"."""
+    if node.tag in ("tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"):
+        return json.dumps(_scalar(node, line))
+    return str(node.value)
 
 
 def _expect(node: yaml.Node, tag: str, line: int) -> None:
@@ -241,7 +282,7 @@ def _scalar(node: yaml.ScalarNode, line: int) -> Any:
         case "null":
             return None
         case "bool":
-            return text.lower() in ("yes", "true", "on")
+            return text.lower() in ("y", "yes", "true", "on")
         case "int":
             return _integer(text, line)
         case "float":

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kmm.api.schema import number, string_map, text
+from kmm.api.schema import number, shown, string_map, text
 from kmm.contract import Finding
 
 GROUP = "kmm.sigs.x-k8s.io"
@@ -56,24 +56,31 @@ def is_label_key(key: str) -> bool:
 
 def name_findings(metadata: ObjectMeta, *, namespaced: bool) -> Iterator[Finding]:
     """Yield what is wrong with an object's name and namespace."""
-    name = metadata.name
+    # The API server appends five characters to generateName.
+    name = f"{metadata.generate_name}12345" if metadata.name is None and metadata.generate_name else metadata.name
+    where = "metadata.generateName" if metadata.name is None and metadata.generate_name else "metadata.name"
     if name is None:
-        if metadata.generate_name is None:
-            yield Finding(path="metadata.name", message="is required: every object has a name")
+        yield Finding(path=where, message="is required: every object has a name")
     elif len(name) > NAME_LONGEST:
-        yield Finding(path="metadata.name", message=f"must have at most {NAME_LONGEST} characters, not {len(name):,}")
+        yield Finding(path=where, message=f"must have at most {NAME_LONGEST} characters, not {len(name):,}")
     elif not _SUBDOMAIN.fullmatch(name):
         yield Finding(
-            path="metadata.name",
-            message="must be lower-case letters, digits, dashes and dots, with a letter or digit at both ends of "
-            "each part between dots",
+            path=where,
+            message=f"{shown(metadata.name or metadata.generate_name)} must be lower-case letters, digits, dashes "
+            "and dots, with a letter or digit at both ends of each part between dots",
         )
     namespace = metadata.namespace
     if namespace is not None and not namespaced:
         yield Finding(path="metadata.namespace", message="must be absent: this kind belongs to no namespace")
-    elif namespace is not None and (len(namespace) > LABEL_LONGEST or not _NAMESPACE.fullmatch(namespace)):
-        yield Finding(
-            path="metadata.namespace",
-            message=f"must be at most {LABEL_LONGEST} lower-case letters, digits and dashes, with a letter or digit "
-            "at both ends",
-        )
+    elif namespace is not None and not is_namespace(namespace):
+        yield Finding(path="metadata.namespace", message=f"{shown(namespace)} {NAMESPACE_RULE}")
+
+
+NAMESPACE_RULE = (
+    f"must be at most {LABEL_LONGEST} lower-case letters, digits and dashes, with a letter or digit at both ends"
+)
+
+
+def is_namespace(name: str) -> bool:
+    """Whether a namespace can have this name."""
+    return len(name) <= LABEL_LONGEST and _NAMESPACE.fullmatch(name) is not None

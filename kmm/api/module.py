@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import re2
 from marshmallow import ValidationError
 
 from kmm.api import template
-from kmm.api.metadata import NAME_LONGEST, ObjectMeta
+from kmm.api.metadata import LABEL_LONGEST, NAME_LONGEST, ObjectMeta
 from kmm.api.schema import (
     Path,
     Rule,
@@ -37,13 +38,14 @@ from kmm.contract import Manifest
 MAPPINGS_MOST = 1024
 PATTERN_LONGEST = 1024
 # What strangers' patterns may cost, in memory each and in time together: at this most, some 0.5 s of compiling.
-# A class of Unicode characters takes RE2 a hundred times as long as a letter.
-_PATTERN_BYTES = 1 << 19
+# A class of Unicode characters takes RE2 a hundred times as long as a letter, a counted repetition twenty times.
+_PATTERN_BYTES = 1 << 16
 _PATTERNS_TOGETHER = 65_536
-_UNICODE_CLASS_COST = 100
+_COSTS = {"\\p": 100, "\\P": 100, "{": 20}
 
 _PATH_LONGEST = 4096  # the kernel's PATH_MAX
-_SEGMENT = r"[^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+"
+TEMPLATE_LONGEST = 32_768
+_SEGMENT = r"[^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+"
 _DIRECTORY: dict[str, Any] = {
     "pattern": rf"^(/({_SEGMENT}|\.)?)+$",
     "hint": 'be an absolute path without "..", such as "/opt"',
@@ -62,7 +64,10 @@ _PULL_POLICIES = ("Always", "IfNotPresent", "Never")
 
 
 class Template(Text):
-    """A text with variables."""
+    """A text with variables, no longer than anything that it could name."""
+
+    def __init__(self, *, longest: int = _PATH_LONGEST, **more: Any) -> None:
+        super().__init__(longest=longest, **more)
 
     def _deserialize(self, value: Any, attr: str | None, data: Any, **_: Any) -> str:
         found = super()._deserialize(value, attr, data)
@@ -88,6 +93,16 @@ class Words(Text):
         if "\0" in found:
             raise ValidationError("must not hold a NUL character: no program can be given one")
         return found
+
+
+@lru_cache(maxsize=MAPPINGS_MOST)
+def _pattern_error(pattern: str) -> str:
+    """Return what is wrong with a pattern, or an empty text; what it compiles to is not kept."""
+    try:
+        compile_pattern(pattern)
+    except re2.error as error:
+        return _decoded(error)[:200]
+    return ""
 
 
 def _decoded(error: Exception) -> str:
@@ -123,7 +138,12 @@ class BuildArg:
     """One argument of the Dockerfile."""
 
     name: str = text("Name of the argument", required=True)
-    value: str = text("Value of the argument; may hold variables such as ${KERNEL_XYZ}", default="", of=Template)
+    value: str = text(
+        "Value of the argument; may hold variables such as ${KERNEL_XYZ}",
+        default="",
+        of=Template,
+        longest=TEMPLATE_LONGEST,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +169,9 @@ class Build:
     )
     kaniko_params: KanikoParams | None = part(KanikoParams, "Wishes for the kaniko builder")
     selector: Mapping[str, str] = string_map("Labels of the nodes on which the build may run")
-    builder: str | None = text("Name of an installed builder; the operator chooses where it is absent")
+    builder: str | None = text(
+        "Name of an installed builder; the operator chooses where it is absent", longest=LABEL_LONGEST
+    )
     params: Mapping[str, Any] = free("Handed to the builder as it is")
 
 
@@ -171,7 +193,9 @@ class Sign:
         "Paths or globs of modules inside the image, which may hold variables; all of the kernel's where absent",
         Template(),
     )
-    signer: str | None = text("Name of an installed signer; the operator chooses where it is absent")
+    signer: str | None = text(
+        "Name of an installed signer; the operator chooses where it is absent", longest=LABEL_LONGEST
+    )
     params: Mapping[str, Any] = free("Handed to the signer as it is")
 
 
@@ -256,6 +280,7 @@ class Modprobe:
         "Modules that depend on each other without depmod knowing it: moduleName, then what it needs, and so on",
         Text(**_MODULE_NAME),
         least=2,
+        most=256,
         unique=True,
     )
 
@@ -284,7 +309,7 @@ def _patterns_are_re2(container: Any) -> Iterator[tuple[Path, str]]:
         if isinstance(regexp := at(mapping, "regexp"), str) and len(regexp) <= PATTERN_LONGEST
     ]
     cost = sum(
-        len(regexp) + _UNICODE_CLASS_COST * (regexp.count("\\p") + regexp.count("\\P")) for _, regexp in patterns
+        len(regexp) + sum(regexp.count(text) * each for text, each in _COSTS.items()) for _, regexp in patterns
     )
     if cost > _PATTERNS_TOGETHER:
         yield (
@@ -293,12 +318,10 @@ def _patterns_are_re2(container: Any) -> Iterator[tuple[Path, str]]:
         )
         return
     for index, regexp in patterns:
-        try:
-            compile_pattern(regexp)
-        except re2.error as error:
+        if wrong := _pattern_error(regexp):
             yield (
                 ("kernelMappings", index, "regexp"),
-                f"{shown(regexp)} is not a regular expression of RE2: {_decoded(error)}",
+                f"{shown(regexp)} is not a regular expression of RE2: {wrong}",
             )
 
 
@@ -369,7 +392,9 @@ class DevicePlugin:
     init_container: Manifest | None = part("InitContainer", "A container that runs to its end before it")
     service_account_name: str | None = text("Service account of the pods", longest=NAME_LONGEST)
     volumes: tuple[Manifest, ...] = parts("Volume", "Volumes for volumeMounts")
-    renderer: str | None = text("Name of an installed device-plugin renderer; the operator's own where it is absent")
+    renderer: str | None = text(
+        "Name of an installed device-plugin renderer; the operator's own where it is absent", longest=LABEL_LONGEST
+    )
     params: Mapping[str, Any] = free("Handed to the renderer as it is")
 
 
@@ -440,7 +465,8 @@ class ModuleSpec:
     )
     tolerations: tuple[Manifest, ...] = parts("Toleration", "Tolerations of every pod that the Module leads to")
     driver: str | None = text(
-        "Name of a vendor's driver offered by an installed plugin: its defaults are merged under this specification"
+        "Name of a vendor's driver offered by an installed plugin: its defaults are merged under this specification",
+        longest=LABEL_LONGEST,
     )
 
     RULES: ClassVar = (

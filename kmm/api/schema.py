@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
+from itertools import islice
 from typing import Any, ClassVar, TypeVar, cast
 
 from marshmallow import EXCLUDE, Schema, ValidationError, fields, post_load, pre_load, validates_schema
@@ -24,6 +25,8 @@ OpenApi = dict[str, Any]
 V = TypeVar("V")
 
 _SHOWN = 80
+# Of one list or map, so that a hostile file costs no more to explain than to read.
+_ERRORS_MOST = 100
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,18 +211,31 @@ class Items(_Spoken, fields.List[Any]):
         super().__init__(inner, **more)
         self.least, self.most, self.unique, self.key = least, most, unique, key
 
-    def _deserialize(self, value: Any, attr: str | None, data: Any, **kwargs: Any) -> list[Any]:
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> list[Any]:  # noqa: ARG002
         if not isinstance(value, list):
-            raise ValidationError(f"must be a list, not {_type_name(value)}")
+            raise ValidationError(f'must be a list, not {_type_name(value)}: write "- " before each element')
         if len(value) < self.least:
             raise ValidationError(f"must have at least {self.least} element{'s' * (self.least > 1)}")
         if self.most is not None and len(value) > self.most:
             raise ValidationError(f"must have at most {self.most:,} elements, not {len(value):,}")
-        found = super()._deserialize(value, attr, data, **kwargs)
-        if self.unique:
-            for index, element in enumerate(found):
-                if element in found[:index]:
-                    raise ValidationError({index: [f"{shown(element)} is in the list twice"]})
+        found: list[Any] = []
+        errors: dict[Any, Any] = {}
+        for index, element in enumerate(value):
+            try:
+                found.append(self.inner.deserialize(element, **kwargs))
+            except ValidationError as error:
+                errors[index] = error.messages
+                if len(errors) == _ERRORS_MOST:
+                    break
+        if self.unique and not errors:
+            first = {element: index for index, element in reversed(list(enumerate(found)))}
+            errors = {
+                index: [f"{shown(element)} is in the list twice"]
+                for index, element in enumerate(found)
+                if first[element] != index
+            }
+        if errors:
+            raise ValidationError(errors)
         return found
 
     def openapi(self) -> OpenApi:
@@ -248,10 +264,14 @@ class Entries(_Spoken, fields.Dict):
         errors: dict[Any, Any] = {}
         found: dict[str, Any] = {}
         for key, entry in value.items():
+            if entry is None and self.entry is not None:
+                continue  # the API server drops it too
             try:
                 found[key] = self.entry.deserialize(entry) if self.entry else entry
             except ValidationError as error:
                 errors[key] = error.messages
+                if len(errors) == _ERRORS_MOST:
+                    break
         if errors:
             raise ValidationError(errors)
         return found
@@ -307,10 +327,10 @@ def object_openapi(what: type) -> OpenApi:
 
 
 def _declare(made: Callable[..., fields.Field[Any]], doc: str, required: bool, default: Any) -> Any:
-    what = (doc[0].lower() + doc[1:]).replace("{", "{{").replace("}", "}}")  # marshmallow formats its messages
+    what = doc.replace("{", "{{").replace("}", "}}")  # marshmallow formats its messages
     made_field = made(
         required=required,
-        error_messages={"required": f"is required: {what}"},
+        error_messages={"required": f"is required ({what})"},
         metadata={"description": doc},
     )
     if required:
@@ -387,7 +407,8 @@ class Strict(Schema):
     @pre_load
     def _absent(self, data: Any, **_: Any) -> Any:
         if not isinstance(data, Mapping):
-            raise ValidationError(f"must be an object, not {_type_name(data)}")
+            example = ": write {name: …}" if isinstance(data, str) and "name" in self.by_key else ""
+            raise ValidationError(f"must be an object, not {_type_name(data)}{example}")
         return {key: value for key, value in data.items() if not self._is_absent(key, value)}
 
     def _is_absent(self, key: str, value: object) -> bool:
@@ -470,14 +491,41 @@ def load(what: type[V], data: object) -> tuple[V | None, list[Finding]]:
     """Return the frozen value of `data`, or None, and every error and warning with its path."""
     made = schema(cast("Any", what))
     warnings = [
-        Finding(path=spell(path), message=message, severity=Severity.WARNING)
-        for path, message in _unknown(made, data)
+        Finding(path=spell(path), message=_ignored(what, path, known), severity=Severity.WARNING)
+        for path, known in islice(_unknown(made, data), _ERRORS_MOST)
     ]
     try:
         return cast("V", made.load(cast("Any", data))), warnings
     except ValidationError as error:
         errors = [Finding(path=spell(path), message=message) for path, message in _flat(error.messages)]
         return None, errors + warnings
+
+
+def _ignored(what: type, path: Path, known: Iterable[str] | None) -> str:
+    """Return why something is dropped, and what it may have been meant to be: in another place, or spelt so."""
+    if known is None:
+        return 'is empty, so the API server drops it: write "" for an empty text'
+    name = str(path[-1])
+    here = path[:-1]
+    homes = [home for home in _homes(what).get(name, []) if home[: len(here)] == here or here[: len(home)] == home]
+    if len(homes) == 1:
+        return f"is not a known field here; it belongs in {spell(homes[0])}: is it indented wrongly?"
+    return f"is not a known field{nearest(name, known)}"
+
+
+@cache
+def _homes(what: type) -> dict[str, list[Path]]:
+    """Return where each field name of ours has its place, but for those inside lists."""
+    found: dict[str, list[Path]] = {}
+    waiting: list[tuple[type, Path]] = [(what, ())]
+    while waiting:
+        here, path = waiting.pop()
+        for key, field in schema(here).by_key.items():
+            if isinstance(field, Part) and isinstance(field.what, type) and key not in ("metadata", "status"):
+                waiting.append((field.what, (*path, key)))
+            if path:
+                found.setdefault(key, []).append(path)
+    return found
 
 
 def spell(path: Path) -> str:
@@ -502,8 +550,8 @@ def _flat(messages: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
             yield path, message
 
 
-def _unknown(field: Any, data: object, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Yield the names in `data` that a schema or field does not know, wherever they are."""
+def _unknown(field: Any, data: object, path: Path = ()) -> Iterator[tuple[Path, Iterable[str] | None]]:
+    """Yield what the API server would drop: names that are not known (and those that are), and empty map entries."""
     if isinstance(field, Part):
         field = schema(field.what)
     if isinstance(field, Strict) and isinstance(data, Mapping):
@@ -511,10 +559,12 @@ def _unknown(field: Any, data: object, path: Path = ()) -> Iterator[tuple[Path, 
             if key in field.by_key:
                 yield from _unknown(field.by_key[key], value, (*path, key))
             else:
-                yield (*path, key), f"is not a known field{nearest(key, field.by_key)}"
+                yield (*path, key), field.by_key
     elif isinstance(field, Items) and isinstance(data, list):
         for index, element in enumerate(data):
             yield from _unknown(field.inner, element, (*path, index))
     elif isinstance(field, Entries) and isinstance(data, Mapping):
         for key, entry in data.items():
+            if entry is None and field.entry is not None:
+                yield (*path, key), None
             yield from _unknown(field.entry, entry, (*path, key))

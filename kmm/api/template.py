@@ -98,7 +98,7 @@ def _braces(template: str, at: int, lookup: Lookup, depth: int) -> tuple[str, in
     operator = template[name_end : name_end + 2] if template[name_end] == ":" else template[name_end]
     if operator.lstrip(":") not in ("-", "=", "+") or operator == ":":
         raise TemplateError(
-            f'has "{operator}" behind "${{{name}": only "}}", "-", ":-", "=", ":=", "+" and ":+" can stand there'
+            f'has "{operator}" behind "${{{name[:80]}": only "}}", "-", ":-", "=", ":=", "+" and ":+" can stand there'
         )
     other, end = _expand(template, name_end + len(operator), lookup, depth + 1)
     is_set = bool(value) if operator.startswith(":") else value is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def catalog_of(config: Path | None) -> Catalog:
     from kmm.loader import load_catalog
 
     read = read_config(os.environ, config)
-    return load_catalog(read.plugins.allow, read.settings_of)
+    return load_catalog(read.plugins.allow, read.settings_of, options=read.plugins.options.keys())
 
 
 @app.callback(invoke_without_command=True)
@@ -51,16 +52,23 @@ def _version(
 def _validate(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON; - for standard input.")],
     config: ConfigOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Let a warning fail too.")] = False,
 ) -> None:
-    """Check manifests: everything that is wrong with them, where, and what would be right."""
+    """Check manifests: what is wrong, and where.
+
+    Exit code 0: all are valid. 1: something is wrong. 2: the command or the configuration is.
+    """
     from kmm.cli.validate import validate
 
-    raise typer.Exit(validate(files, catalog_of(config)))
+    raise typer.Exit(validate(files, catalog_of(config), strict=strict))
 
 
 @app.command("plugins")
 def _plugins(config: ConfigOption = None) -> None:
-    """List the installed plugins: what each offers, or why it was refused."""
+    """List plugins and what they offer.
+
+    Exit code 1 where one was refused: because something is wrong with it, or because plugins.allow does not list it.
+    """
     from kmm.cli.plugins import plugins
 
     raise typer.Exit(plugins(catalog_of(config)))
@@ -71,7 +79,10 @@ def _crds(
     output: Annotated[str, typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
     kinds: Annotated[list[str] | None, typer.Argument(metavar="[KIND]...", help="Only these kinds.")] = None,
 ) -> None:
-    """Print the CustomResourceDefinitions of all kinds, for `kubectl apply -f -`."""
+    """Print the definitions of all kinds.
+
+    They are CustomResourceDefinitions, for `kubectl apply -f -`.
+    """
     from kmm.cli.crds import crds
 
     raise typer.Exit(crds(output, kinds or []))
@@ -79,8 +90,12 @@ def _crds(
 
 def main() -> None:
     """Run the command line: what goes wrong is one line on standard error, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no error
     try:
         app()
+        sys.stdout.flush()
     except ConfigError as error:
         from kmm.admission import printable
 
@@ -90,3 +105,7 @@ def main() -> None:
         # Whoever read our output has seen enough. Nothing may be written at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        print(f"kmm: cannot write: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)

@@ -20,12 +20,14 @@ class _Dumper(yaml.CSafeDumper):
 
 def crds(output: str, kinds: Sequence[str]) -> int:
     """Print the definitions of `kinds` (all where empty) as `output` (yaml or json) says. Return 0."""
+    spelled = {each.lower(): kind for kind in KINDS for each in (kind.kind, kind.plural, *kind.short_names)}
     for name in kinds:
-        if name not in KIND_BY_NAME:
+        if name.lower() not in spelled:
             raise ConfigError(
                 f'there is no kind "{name}"{nearest(name, KIND_BY_NAME)} (kinds: {", ".join(KIND_BY_NAME)})'
             )
-    made = [custom_resource_definition(kind) for kind in KINDS if not kinds or kind.kind in kinds]
+    asked = [spelled[name.lower()] for name in kinds]
+    made = [custom_resource_definition(kind) for kind in KINDS if not kinds or kind in asked]
     if output == "json":
         print(json.dumps({"apiVersion": "v1", "kind": "List", "items": made}, indent=2))
     elif output == "yaml":

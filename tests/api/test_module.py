@@ -60,7 +60,10 @@ def test_the_valid_module_is_valid():
         ("modprobe.dirName", "opt", "must be an absolute path"),
         ("modprobe.dirName", "/opt/../etc", 'without ".."'),
         ("modprobe.dirName", "/..", 'without ".."'),
+        ("modprobe.dirName", "/a\0b", "must be an absolute path"),
         ("modprobe.firmwarePath", "/", 'not "/" itself'),
+        ("build", {"dockerfileConfigMap": {}, "builder": "x" * 64}, "must have at most 63 characters"),
+        ("containerImage", "x" * 5000, "must have at most 4,096 characters"),
         ("modprobe.firmwarePath", "//", 'not "/" itself'),
         ("modprobe.firmwarePath", "firmware", "must be an absolute path"),
         ("modprobe.parameters", ["it's"], "cannot be split into words: a quote is not closed"),
@@ -183,6 +186,13 @@ def test_a_catastrophic_pattern_takes_linear_time():
 def test_patterns_that_would_take_much_memory_are_refused():
     (error,) = errors(changed("kernelMappings.0.regexp", "((a{100}){100}){100}"))
     assert "is not a regular expression of RE2" in error
+
+
+def test_a_long_loading_order_is_judged_in_linear_time():
+    order = ["kmm_ci_a", *(f"m{index}" for index in range(255))]
+    assert errors(changed("modprobe.modulesLoadingOrder", order)) == []
+    (error,) = errors(changed("modprobe.modulesLoadingOrder", [*order, "x"]))
+    assert "at most 256" in error
 
 
 def test_a_thousand_mappings_are_judged():

@@ -56,7 +56,7 @@ def test_null_and_an_empty_string_are_absent():
 
 
 def test_an_empty_string_in_a_required_field_is_missing():
-    assert errors({"inner": {"value": ""}}) == ["inner.value: is required: a value"]
+    assert errors({"inner": {"value": ""}}) == ["inner.value: is required (A value)"]
 
 
 def test_an_empty_string_stays_one_in_maps_and_in_kubernetes_own_types():
@@ -91,7 +91,7 @@ def test_lists_become_tuples_and_objects_values():
         ({"count": True}, "count: must be a whole number, not the boolean true"),
         ({"count": 1 << 31}, "count: must fit into 32 bits"),
         ({"count": -1}, "count: must be at least 0"),
-        ({"words": "a"}, "words: must be a list, not a string"),
+        ({"words": "a"}, 'words: must be a list, not a string: write "- " before each element'),
         ({"words": []}, "words: must have at least 1 element"),
         ({"words": ["a", None]}, "words[1]: must not be null"),
         ({"words": ["a", "b", "a"]}, 'words[2]: "a" is in the list twice'),
@@ -100,7 +100,7 @@ def test_lists_become_tuples_and_objects_values():
         ({"labels": ["a"]}, "labels: must be an object, not a list"),
         ({"inner": "x"}, "inner: must be an object, not a string"),
         ({"inners": [{"value": "a"}] * 3}, "inners: must have at most 2 elements, not 3"),
-        ({"inners": [{"value": "a"}, {}]}, "inners[1].value: is required: a value"),
+        ({"inners": [{"value": "a"}, {}]}, "inners[1].value: is required (A value)"),
         ({"env": [{"value": "x"}]}, "env[0].name: is required"),
         (
             {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": 3}}}]},
@@ -117,6 +117,15 @@ def test_a_wrong_value_is_one_error_with_its_path(data, error):
 
 def test_all_errors_are_told_at_once():
     assert len(errors({"name": 1, "policy": "x", "words": 3, "inner": {"value": 4}, "inners": [{}, {}]})) == 6
+
+
+def test_an_empty_entry_of_a_map_is_dropped_as_the_api_server_does_and_warned_about():
+    value, _ = load(Outer, {"labels": {"a": None, "b": ""}})
+    assert value is not None
+    assert value.labels == {"b": ""}
+    assert warnings({"labels": {"a": None}}) == [
+        'labels.a: is empty, so the API server drops it: write "" for an empty text'
+    ]
 
 
 def test_an_unknown_name_is_a_warning_with_the_nearest_one_and_its_path():

@@ -42,7 +42,7 @@ def write(tmp_path):
 MODULE = """
 apiVersion: kmm.sigs.x-k8s.io/v1beta1
 kind: Module
-metadata: {name: m, namespace: n}
+metadata: {name: m, namespace: ns}
 spec:
   selector: {a: b}
   moduleLoader:
@@ -67,7 +67,7 @@ def test_an_error_names_file_object_path_and_what_would_be_right(write):
     code, out, _ = kmm("validate", path)
     assert code == 1
     assert out == (
-        f"{path}: Module n/m: spec.moduleLoader.container.modprobe.moduleName: "
+        f"{path}: Module ns/m: spec.moduleLoader.container.modprobe.moduleName: "
         '"-x" must be a kernel module\'s name: letters, digits, _ and -, not beginning with -\n'
     )
 
@@ -77,9 +77,14 @@ def test_an_unknown_field_is_a_warning_and_no_failure(write):
     code, out, _ = kmm("validate", path)
     assert code == 0
     assert out.splitlines() == [
-        f'{path}: Module n/m: warning: spec.tolerance: is not a known field; did you mean "tolerations"?',
-        f"{path}: Module n/m: valid",
+        f'{path}: Module ns/m: warning: spec.tolerance: is not a known field; did you mean "tolerations"?',
+        f"{path}: Module ns/m: valid, with 1 warning",
     ]
+
+
+def test_a_warning_fails_where_that_is_asked_for(write):
+    assert kmm("validate", "--strict", write(MODULE + "  tolerance: []\n"))[0] == 1
+    assert kmm("validate", "--strict", write(MODULE))[0] == 0
 
 
 def test_several_files_documents_and_lists_are_judged_one_by_one(write):
@@ -89,15 +94,15 @@ def test_several_files_documents_and_lists_are_judged_one_by_one(write):
     code, out, _ = kmm("validate", first, second)
     assert code == 1
     assert [line.removeprefix(str(first.parent)).split(": ", 2)[1:] for line in out.splitlines()] == [
-        ["Module n/m", "valid"],
-        ["Module n/M", out.splitlines()[1].split(": ", 2)[2]],
-        ["Module n/m", "valid"],
+        ["Module ns/m", "valid"],
+        ["Module ns/M", out.splitlines()[1].split(": ", 2)[2]],
+        ["Module ns/m", "valid"],
     ]
 
 
 def test_standard_input_is_a_dash():
     code, out, _ = kmm("validate", "-", stdin=MODULE.encode())
-    assert (code, out) == (0, "-: Module n/m: valid\n")
+    assert (code, out) == (0, "-: Module ns/m: valid\n")
 
 
 def test_other_kinds_are_passed_over_and_their_absence_of_ours_is_said(write):
@@ -109,13 +114,17 @@ def test_other_kinds_are_passed_over_and_their_absence_of_ours_is_said(write):
     ("text", "said"),
     [
         ("", "is empty: it holds no manifest"),
-        (os.urandom(0) + bytes(range(256)), "is not UTF-8 text"),
+        (bytes(range(1, 256)), "is not UTF-8 text"),
         ("kind: Modul\napiVersion: kmm.sigs.x-k8s.io/v1beta1", '"Modul" is no kind of ours; did you mean "Module"?'),
         ("just a text", "is not an object: a manifest begins with apiVersion and kind"),
         ("- a\n- b", "is not an object: a manifest begins with apiVersion and kind"),
+        ("apiVersion: v1\nkind: [a]", "kind: must be a string"),
+        ("kind: AllowList\nitems: [a]\n---\nKind: Module", "document 2: kind: is required"),
+        ("kind: List\napiVersion: v1\nitem: []", 'has a List whose "items" is not a list'),
+        (json.dumps({"kind": "List", "items": [{"kind": "List", "items": [5]}]}), "document 1: is not an object"),
         ("a: 1\na: 2", 'has the key "a" a second time'),
         ("spec: {}", "kind: is required"),
-        (MODULE.replace("name: m,", 'name: "\\e[31m\\n",'), "metadata.name: must be lower-case letters"),
+        (MODULE.replace("name: m,", 'name: "\\e[31m\\n",'), "must be lower-case letters"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_1(write, text, said):
@@ -140,6 +149,7 @@ def test_a_file_over_the_limit_is_refused_unread(tmp_path):
     ]
 
 
+MAPPINGS = '[{regexp: "^6", containerImage: registry.example.com/a}]'
 WORST = {
     "bomb": "a: &a [x,x,x,x,x,x,x,x]\n"
     + "".join(f"a{n}: &a{n + 1} [{','.join(['*a' + (str(n) if n else '')] * 9)}]\n" for n in range(20)),
@@ -159,6 +169,22 @@ WORST = {
         '[{regexp: "^6", containerImage: registry.example.com/a}]',
         json.dumps([{"regexp": f"{n}" + r"(?i:\pL)" * 120, "containerImage": "a"} for n in range(1024)]),
     ),
+    "counted": MODULE.replace(
+        MAPPINGS, json.dumps([{"regexp": r"(\pL{5}){5}" + str(n), "containerImage": "a"} for n in range(400)] + [{}])
+    ),
+    "anything": MODULE.replace(
+        MAPPINGS, json.dumps([{"regexp": r"((.{30}){30})|" + str(n), "containerImage": "a"} for n in range(1000)])
+    ),
+    "keys": json.dumps({"kind": "Module", "spec": {f"k{n}": 0 for n in range(45_000)}}),
+    "labels": MODULE.replace("{a: b}", json.dumps({f"a {n}": "b" for n in range(20_000)})).replace(": x}", ": -x}"),
+    "builder": MODULE.replace("container:", f"container:\n      build: {{builder: {'x' * 2_900_000}}}"),
+    "parameters": MODULE.replace("{moduleName: x}", json.dumps({"moduleName": "x", "parameters": [5] * 45_000})),
+    "order": MODULE.replace(
+        "{moduleName: x}", json.dumps({"moduleName": "x", "modulesLoadingOrder": [f"m{n}" for n in range(45_000)]})
+    ),
+    "modules": "---\nkind: Module\n" * 999,
+    "variables": MODULE.replace("registry.example.com/a", "$A" * 1_400_000),
+    "twice": "{" + ",".join(f'"k{n}":0' for n in range(49_000)) + ',"k48999":1}',
     "mappings": MODULE.replace(
         '[{regexp: "^6", containerImage: registry.example.com/a}]', json.dumps([{"foo": {}, "sign": 5}] * 1024)
     ),

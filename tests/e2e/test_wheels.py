@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -59,17 +60,33 @@ def test_the_examples_are_valid_there_and_the_definitions_are_printed(stranger):
     assert stranger("kmm", "crds", "-o", "json").stdout.count('"CustomResourceDefinition"') == 4
 
 
-def test_a_vendors_package_beside_it_is_found_once_it_is_allowed(stranger, tmp_path):
-    (tmp_path / "pyproject.toml").write_text(
-        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
-        '[project]\nname = "acme-kmm"\nversion = "2.0"\ndependencies = ["kmm-operator"]\n'
-        '[project.entry-points."kmm.v1"]\nacme = "acme_kmm"\n'
-    )
-    (tmp_path / "acme_kmm.py").write_text((ROOT / "tests/typing/vendor.py").read_text())
+def test_the_plugin_of_the_documentation_works_as_it_stands_there(stranger, tmp_path):
+    text = (ROOT / "docs/plugins.md").read_text()
+    for name, body in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL):
+        (tmp_path / name).write_text(body)
+    (printed,) = re.findall(r"<!-- prints -->\n```\n(.*?)```", text, re.DOTALL)
     assert stranger("pip", "install", "--quiet", "--find-links", DIST, tmp_path).returncode == 0
     refused = stranger("kmm", "plugins")
     assert refused.returncode == 1
     assert "refused: NotAllowed" in refused.stdout
     allowed = stranger("kmm", "plugins", KMM_PLUGINS_ALLOW="acme-kmm")
     assert allowed.returncode == 0, allowed.stdout
-    assert "acme (acme-kmm 2.0)\n  registry acme for *.acme.example\n  builder acme (makes Job)" in allowed.stdout
+    assert printed in allowed.stdout
+    module = tmp_path / "module.yaml"
+    assert stranger("kmm", "validate", module, KMM_PLUGINS_ALLOW="acme-kmm").stdout.endswith(
+        "Module drivers/nic: valid\n"
+    )
+    module.write_text(module.read_text().replace("{vendor: acme}", "{}"))
+    wrong = stranger("kmm", "validate", module, KMM_PLUGINS_ALLOW="acme-kmm")
+    assert wrong.returncode == 1
+    assert "spec.selector: must have the label vendor" in wrong.stdout
+
+
+def test_the_vendor_of_the_type_tests_is_a_working_plugin_too(stranger, tmp_path):
+    (tmp_path / "pyproject.toml").write_text(
+        (ROOT / "docs/plugins.md").read_text().split("```toml\n")[1].split("```")[0].replace("acme", "typed")
+    )
+    (tmp_path / "typed_kmm.py").write_text((ROOT / "tests/typing/vendor.py").read_text())
+    assert stranger("pip", "install", "--quiet", "--find-links", DIST, tmp_path).returncode == 0
+    allowed = stranger("kmm", "plugins", KMM_PLUGINS_ALLOW="*")
+    assert "typed (typed-kmm 2.0)\n  registry acme for *.acme.example\n  builder acme (makes Job)" in allowed.stdout

@@ -1,0 +1,93 @@
+"""What a plan can ask for: a closed set, carried out in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from kmm.contract import Kind, Manifest
+from kmm.core.view import Question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """Make an object that is whole but for what the API server adds."""
+
+    kind: Kind
+    manifest: Manifest
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The object's name."""
+        return str(self.manifest["metadata"]["name"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replace:
+    """Bring an object to what is wanted, if it is still the one (uid) in the state (generation) that was seen.
+
+    `spec`: the new value of each field of its spec that we render; empty where only the annotations change.
+    """
+
+    kind: Kind
+    name: str
+    uid: str
+    generation: int
+    spec: Mapping[str, Any]
+    annotations: Mapping[str, str]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Delete an object, if it is still the one (uid), its dependents with it in the background."""
+
+    kind: Kind
+    name: str
+    uid: str
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetStatus:
+    """Write the Module's status: the value of each field."""
+
+    status: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelNode:
+    """Change labels of a node: a value sets, None removes."""
+
+    node: str
+    labels: Mapping[str, str | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Ask a registry; the answer is in a later view."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Announce:
+    """An event on the Module, for a person. `warning`: something to look at."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Probe | Announce
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do now, when to look again at the latest (seconds since the epoch), and why not more."""
+
+    actions: tuple[Action, ...] = ()
+    wake_at_s: float | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)

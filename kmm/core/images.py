@@ -1,0 +1,488 @@
+"""The image of one kernel: exists, else built, else signed. Never guessed: unknown starts nothing.
+
+State is in the cluster alone: the tasks (with their inputs' hash and the attempt's number), and the registry. Each
+call looks at both and says what one step would bring it on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kmm.contract import (
+    BuildRequest,
+    Kind,
+    Manifest,
+    ModuleRef,
+    Renderer,
+    SecretFiles,
+    SignRequest,
+    State,
+    Tls,
+)
+from kmm.core import names
+from kmm.core.actions import Action, Announce, Create, Delete, Probe
+from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
+from kmm.core.reasons import Reason
+from kmm.core.rendered import finished, kind_of, render
+from kmm.core.view import Answer, Denied, KernelNodes, Missing, Present, Question, Subject, Task, Unknown, View
+from kmm.errors import SpecError
+from kmm.oci import reference
+
+BUILD, SIGN = "build", "sign"
+BACK_OFF_S, BACK_OFF_MOST_S = 60.0, 3600.0
+
+# What a signer writes into the manifest that it pushes.
+CERTIFICATE_ANNOTATION = "io.x-k8s.kmm.certificate"
+INPUTS_ANNOTATION = "io.x-k8s.kmm.inputs"
+
+
+class Phase(StrEnum):
+    """How far an image is."""
+
+    READY = "Ready"
+    WAITING = "Waiting"  # for an answer, or for a task
+    BLOCKED = "Blocked"  # for a person, or for time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageStep:
+    """Where an image is, and what would bring it on."""
+
+    phase: Phase
+    reason: Reason
+    message: str = ""
+    actions: tuple[Action, ...] = ()
+    wake_at_s: float | None = None
+    digest: str = ""
+    attempts: int = 0
+    last_failure_s: float | None = None
+    inputs: str = ""
+    starts: int = 0  # tasks that it starts now
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Makers:
+    """How the Module's images are made: chosen by name outside. Each raises PluginError where nothing fits."""
+
+    builder: Callable[[str | None], Renderer[BuildRequest]]
+    signer: Callable[[str | None], Renderer[SignRequest]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One thing to make: from what, into which image, and how to render an attempt at it."""
+
+    type: str
+    kernel: str
+    image: str
+    inputs: str
+    renderer: str
+    owns: tuple[Kind, ...]
+    render: Callable[[], Sequence[Manifest]]
+
+
+def back_off_s(attempt: int) -> float:
+    """Return how long after the failure of that attempt the next one is due."""
+    return min(BACK_OFF_S * 2.0 ** min(attempt - 1, 16), BACK_OFF_MOST_S)
+
+
+def temporary_image(image: str, module: ModuleRef) -> str:
+    """Return the name of what is built before it is signed: an unsigned image never has the final one."""
+    return str(reference.parse(image).with_suffix(f"-{module.namespace}_{module.name}_kmm_unsigned"))
+
+
+def image_step(
+    subject: Subject,
+    target: KernelTarget,
+    nodes: KernelNodes,
+    view: View,
+    makers: Makers,
+    now_s: float,
+    *,
+    proven: bool,
+) -> ImageStep:
+    """Say where the image of a mapping with `build` or `sign` is, and what to do next.
+
+    `proven`: loaders of this very image run and none has failed to pull it, so that it need not be asked for.
+    Raises SpecError and PluginError for what is wrong with this kernel's mapping.
+    """
+    tasks = [task for task in view.tasks if task.kernel == target.kernel]
+    last = _last(tasks, SIGN if target.sign else BUILD)
+    evidence = last.uid if last and last.progress.state is State.SUCCEEDED else _pull_failure(target, view)
+    if proven and not evidence:
+        return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY)
+    question = Question(image=target.image, tls=target.tls, evidence=evidence)
+    answer = view.answers.get(question)
+    if isinstance(answer, Present):
+        lacking = sorted(nodes.architectures - set(answer.architectures)) if answer.architectures else []
+        if lacking:
+            return ImageStep(
+                phase=Phase.BLOCKED,
+                reason=Reason.ARCHITECTURE_MISSING,
+                message=f"{target.image} exists, but not for {', '.join(lacking)}",
+                digest=answer.digest,
+            )
+        if target.sign is None or not _certificate_changed(target.sign, answer, view):
+            # Finished tasks go only now: after an answer that was asked because of them.
+            return ImageStep(
+                phase=Phase.READY,
+                reason=Reason.IMAGES_READY,
+                digest=answer.digest,
+                actions=tuple(_delete(task, "the image is there") for task in tasks if not task.deleting),
+            )
+    elif not _is_missing(answer, target.image, view):
+        return _unanswered(question, answer, target.image)
+    if target.sign is None:
+        job = _build_job(subject, target, target.image, nodes, view, makers)
+        return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
+    if target.build is None:
+        if target.sign.unsigned_image is None:
+            raise SpecError("sign has neither an unsignedImage nor a build beside it: there is nothing to sign")
+        job = _sign_job(subject, target, target.sign.unsigned_image, target.sign.unsigned_tls, view, makers)
+        return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
+    return _build_then_sign(subject, target, nodes, view, makers, tasks, now_s)
+
+
+def _build_then_sign(
+    subject: Subject,
+    target: KernelTarget,
+    nodes: KernelNodes,
+    view: View,
+    makers: Makers,
+    tasks: list[Task],
+    now_s: float,
+) -> ImageStep:
+    temporary = temporary_image(target.image, subject.ref)
+    build = _build_job(subject, target, temporary, nodes, view, makers)
+    sign = _sign_job(subject, target, temporary, target.tls, view, makers, made_from=build.inputs)
+    if replaced := _replaced([build, sign], tasks):
+        return replaced
+    if any(task.job_type == SIGN for task in tasks):
+        return _attempt(subject, sign, tasks, view, now_s)  # whatever becomes of it, it starts no build
+    last = _last(tasks, BUILD)
+    evidence = last.uid if last and last.progress.state is State.SUCCEEDED else ""
+    question = Question(image=temporary, tls=target.tls, evidence=evidence)
+    answer = view.answers.get(question)
+    if isinstance(answer, Present):
+        # A builder need not record inputs: then its own success is the proof that this is what it made.
+        if evidence or answer.annotations.get(INPUTS_ANNOTATION) == build.inputs:
+            return _attempt(subject, sign, tasks, view, now_s)
+    elif not _is_missing(answer, temporary, view):
+        return _unanswered(question, answer, temporary)
+    return _attempt(subject, build, tasks, view, now_s)
+
+
+def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
+    """Where what a task was made from has changed: delete it, then create. Two pushers must not share a tag."""
+    current = {job.type: job.inputs for job in jobs}
+    outdated = [task for task in tasks if current.get(task.job_type) != task.inputs]
+    if not outdated:
+        return None
+    types = " and ".join(sorted({task.job_type for task in outdated}))
+    return ImageStep(
+        phase=Phase.WAITING,
+        reason=Reason.BUILDING if jobs[0].type == BUILD else Reason.SIGNING,
+        message=f"what the {types} was made from has changed: it is started again",
+        actions=tuple(_delete(task, "its inputs have changed") for task in outdated if not task.deleting),
+        inputs=jobs[0].inputs,
+    )
+
+
+def _build_job(
+    subject: Subject, target: KernelTarget, image: str, nodes: KernelNodes, view: View, makers: Makers
+) -> _Job:
+    build = target.build
+    if build is None or subject.spec is None:  # pragma: no cover -- only asked for where there is one
+        raise SpecError("there is no build section")
+    if build.config_map is None:
+        raise SpecError("build.dockerfileConfigMap names no ConfigMap")
+    if build.config_map not in view.dockerfiles:
+        raise InputMissingError(f'the ConfigMap "{build.config_map}", or the key dockerfile in it, does not exist')
+    key, dockerfile = view.dockerfiles[build.config_map]
+    push_secret = subject.spec.image_repo_secret.name if subject.spec.image_repo_secret else None
+    used = [*build.secrets, *([push_secret] if push_secret else [])]
+    digests = _secret_digests(used, view)
+    builder = makers.builder(build.builder)
+    request = BuildRequest(
+        module=subject.ref,
+        kernel=target.kernel,
+        architecture=min(nodes.architectures, default="amd64"),
+        dockerfile=dockerfile,
+        dockerfile_config_map=build.config_map,
+        dockerfile_key=key,
+        image=image,
+        args=build.args,
+        secrets=tuple(SecretFiles(name=name, keys=view.secrets[name].keys) for name in build.secrets),
+        push_secret=push_secret,
+        push_tls=target.tls,
+        base_tls=build.base_tls,
+        node_selector=build.selector,
+        tolerations=subject.spec.tolerations,
+        builder_tag=build.builder_tag,
+        params=build.params,
+    )
+    return _Job(
+        type=BUILD,
+        kernel=target.kernel,
+        image=image,
+        inputs=_inputs_of_build(build, request, builder.name, digests),
+        renderer=builder.name,
+        owns=tuple(builder.owns),
+        render=lambda: render(builder, request, subject.ref.namespace),
+    )
+
+
+def _inputs_of_build(build: BuildInputs, request: BuildRequest, builder: str, digests: dict[str, str]) -> str:
+    return names.digest(
+        BUILD,
+        builder,
+        request.dockerfile,
+        [[arg.name, arg.value] for arg in request.args],
+        digests,
+        request.image,
+        dict(request.node_selector),
+        [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.base_tls)],
+        build.builder_tag,
+        dict(build.params),
+        request.architecture,
+    )
+
+
+def _sign_job(
+    subject: Subject,
+    target: KernelTarget,
+    unsigned: str,
+    unsigned_tls: Tls,
+    view: View,
+    makers: Makers,
+    made_from: str = "",
+) -> _Job:
+    sign = target.sign
+    if sign is None or subject.spec is None:  # pragma: no cover -- only asked for where there is one
+        raise SpecError("there is no sign section")
+    container = subject.spec.module_loader.container if subject.spec.module_loader else None
+    modprobe = container.modprobe if container else None
+    push_secret = subject.spec.image_repo_secret.name if subject.spec.image_repo_secret else None
+    used = [name for name in (sign.key_secret, sign.cert_secret, push_secret) if name]
+    digests = _secret_digests(used, view)
+    signer = makers.signer(sign.signer)
+    request = SignRequest(
+        module=subject.ref,
+        kernel=target.kernel,
+        unsigned_image=unsigned,
+        image=target.image,
+        dir_name=modprobe.dir_name if modprobe else "/opt",
+        files=sign.files,
+        key_secret=sign.key_secret,
+        cert_secret=sign.cert_secret,
+        push_secret=push_secret,
+        push_tls=target.tls,
+        unsigned_tls=unsigned_tls,
+        node_selector=target.build.selector if target.build else {},
+        tolerations=subject.spec.tolerations,
+        params=sign.params,
+    )
+    inputs = names.digest(
+        SIGN,
+        signer.name,
+        unsigned,
+        made_from,
+        target.image,
+        list(sign.files),
+        digests,
+        request.dir_name,
+        dict(request.node_selector),
+        [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.unsigned_tls)],
+        dict(sign.params),
+    )
+    return _Job(
+        type=SIGN,
+        kernel=target.kernel,
+        image=target.image,
+        inputs=inputs,
+        renderer=signer.name,
+        owns=tuple(signer.owns),
+        render=lambda: render(signer, request, subject.ref.namespace),
+    )
+
+
+def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: float) -> ImageStep:
+    """Start, wait for or repeat the task that makes `job`'s image."""
+    under_way = Reason.BUILDING if job.type == BUILD else Reason.SIGNING
+    mine = sorted((task for task in tasks if task.job_type == job.type), key=lambda task: task.attempt)
+    current = [task for task in mine if not task.deleting]
+    if not current:
+        if mine:
+            return ImageStep(phase=Phase.WAITING, reason=under_way, inputs=job.inputs)
+        return _start(subject, job, 1, view)
+    *earlier, last = current
+    cleaning = tuple(_delete(task, "a later attempt has replaced it") for task in earlier)
+    if last.progress.state in (State.PENDING, State.RUNNING):
+        return ImageStep(
+            phase=Phase.WAITING,
+            reason=under_way,
+            message=last.progress.message,
+            actions=cleaning,
+            attempts=last.attempt - 1,
+            inputs=job.inputs,
+        )
+    finished_at_s = now_s if last.finished_at_s is None else last.finished_at_s
+    due_s = finished_at_s + back_off_s(last.attempt)
+    succeeded = last.progress.state is State.SUCCEEDED
+    failed = Reason.BUILD_FAILED if job.type == BUILD else Reason.SIGN_FAILED
+    reason = Reason.BUILT_BUT_NOT_FOUND if succeeded else failed
+    message = (
+        f"the {job.type} succeeded, but {job.image} is not in the registry"
+        if succeeded
+        else last.progress.message or last.progress.reason or f"the {job.type} failed without saying why"
+    )
+    step = ImageStep(
+        phase=Phase.BLOCKED,
+        reason=reason,
+        message=message,
+        actions=cleaning,
+        wake_at_s=due_s,
+        attempts=last.attempt,
+        last_failure_s=finished_at_s,
+        inputs=job.inputs,
+    )
+    if now_s < due_s:
+        return step
+    started = _start(subject, job, last.attempt + 1, view)
+    return ImageStep(
+        phase=started.phase,
+        reason=reason if started.starts == 0 else started.reason,
+        message=message,
+        actions=(*cleaning, *started.actions),
+        attempts=last.attempt,
+        last_failure_s=finished_at_s,
+        inputs=job.inputs,
+        starts=started.starts,
+    )
+
+
+def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
+    if view.build_slots < 1:
+        return ImageStep(
+            phase=Phase.WAITING,
+            reason=Reason.BUILD_QUEUED,
+            message="as many builds and signatures run as may at once",
+            inputs=job.inputs,
+        )
+    name = names.task_name(subject.ref.name, job.type, names.digest(subject.uid, job.inputs, job.kernel), attempt)
+    if name in view.taken:
+        return ImageStep(
+            phase=Phase.BLOCKED,
+            reason=Reason.NAME_TAKEN,
+            message=f'an object named "{name}" exists that is not of this Module: delete it',
+            inputs=job.inputs,
+        )
+    labels = {
+        names.MODULE_NAME: subject.ref.name,
+        names.TARGET_KERNEL: names.kernel_label_values({*view.kernels, job.kernel})[job.kernel],
+        names.JOB_TYPE: job.type,
+    }
+    annotations = {names.VERBATIM_KERNEL: job.kernel, names.INPUTS: job.inputs, names.ATTEMPT: str(attempt)}
+    creates = tuple(
+        Create(
+            kind=kind,
+            manifest=finished(manifest, subject, name if index == 0 else f"{name}-{index}", labels, annotations),
+            reason=f"{job.image} is missing",
+        )
+        for index, (kind, manifest) in enumerate(_kinds(job))
+    )
+    started, under_way = (
+        (Reason.BUILD_STARTED, Reason.BUILDING) if job.type == BUILD else (Reason.SIGN_STARTED, Reason.SIGNING)
+    )
+    again = f" (attempt {attempt})" if attempt > 1 else ""
+    say = Announce(reason=started, message=f"{job.renderer} makes {job.image} for the kernel {job.kernel}{again}")
+    return ImageStep(
+        phase=Phase.WAITING,
+        reason=under_way,
+        actions=(*creates, say),
+        attempts=attempt - 1,
+        inputs=job.inputs,
+        starts=1,
+    )
+
+
+def _kinds(job: _Job) -> Iterable[tuple[Kind, Manifest]]:
+    return [(kind_of(manifest, job.owns), manifest) for manifest in job.render()]
+
+
+class InputMissingError(SpecError):
+    """Something that the task needs does not exist: a change of it wakes us."""
+
+
+def _secret_digests(wanted: Iterable[str], view: View) -> dict[str, str]:
+    digests = {}
+    for name in wanted:
+        if name not in view.secrets:
+            raise InputMissingError(f'the Secret "{name}" does not exist')
+        digests[name] = view.secrets[name].digest
+    return digests
+
+
+def _certificate_changed(sign: SignInputs, found: Present, view: View) -> bool:
+    """Whether the signer recorded which certificate it used, and the present one is another."""
+    recorded = found.annotations.get(CERTIFICATE_ANNOTATION)
+    current = certificate(sign, view)
+    return bool(recorded and current and recorded != current)
+
+
+def certificate(sign: SignInputs, view: View) -> str:
+    """Return the fingerprint of the certificate to sign with, or an empty text where it is not known."""
+    facts = view.secrets.get(sign.cert_secret or "")
+    return facts.certificate if facts else ""
+
+
+def _is_missing(answer: Answer | None, image: str, view: View) -> bool:
+    if isinstance(answer, Denied):
+        return reference.parse(image).host in view.operator.denied_means_missing
+    return isinstance(answer, Missing)
+
+
+def _unanswered(question: Question, answer: Answer | None, image: str) -> ImageStep:
+    if isinstance(answer, Unknown):
+        return ImageStep(
+            phase=Phase.WAITING,
+            reason=Reason.REGISTRY_UNAVAILABLE,
+            message=answer.message,
+            actions=(Probe(question=question),) if answer.retry_at_s is None else (),
+            wake_at_s=answer.retry_at_s,
+        )
+    if isinstance(answer, Denied):
+        return ImageStep(
+            phase=Phase.BLOCKED,
+            reason=Reason.REGISTRY_FORBIDDEN,
+            message=f"{answer.message}; {image} may not exist yet: set deniedMeansMissing for its registry if a "
+            "refusal means that there",
+        )
+    return ImageStep(phase=Phase.WAITING, reason=Reason.CHECKING_IMAGE, actions=(Probe(question=question),))
+
+
+def _pull_failure(target: KernelTarget, view: View) -> str:
+    """Return the uid of a loader that could not pull its image: a reason to ask whether it is still there."""
+    failed = sorted(
+        pod.uid
+        for pod in view.pods
+        if pod.kernel == target.kernel
+        and pod.role == names.LOADER
+        and not pod.deleting
+        and pod.waiting_reason in ("ErrImagePull", "ImagePullBackOff")
+    )
+    return failed[0] if failed else ""
+
+
+def _last(tasks: Iterable[Task], job_type: str) -> Task | None:
+    return max(
+        (task for task in tasks if task.job_type == job_type and not task.deleting),
+        key=lambda task: task.attempt,
+        default=None,
+    )
+
+
+def _delete(task: Task, reason: str) -> Delete:
+    return Delete(kind=task.kind, name=task.name, uid=task.uid, reason=reason)

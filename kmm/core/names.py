@@ -1,0 +1,99 @@
+"""Names, labels and annotations: strings that users, dashboards and the Go operator's objects depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from kmm.api.metadata import LABEL_LONGEST, PREFIX
+
+MODULE_NAME = f"{PREFIX}module.name"
+KERNEL = f"{PREFIX}kernel-version.full"
+ROLE = f"{PREFIX}role"
+TARGET_KERNEL = f"{PREFIX}target-kernel"
+JOB_TYPE = f"{PREFIX}job-type"
+LAST_HASH = f"{PREFIX}last-hash"
+APPLIED_GENERATION = f"{PREFIX}applied-generation"
+VERBATIM_KERNEL = f"{PREFIX}kernel"
+ATTEMPT = f"{PREFIX}attempt"
+INPUTS = f"{PREFIX}inputs"
+CERTIFICATE = f"{PREFIX}certificate"
+
+LOADER = "module-loader"
+DEVICE_PLUGIN = "device-plugin"
+
+_NAME_KEPT = 40
+_READY = re.compile(rf"{re.escape(PREFIX)}(?P<module>.+)\.(?P<role>ready|device-plugin-ready)")
+
+
+def ready_label(namespace: str, name: str) -> str:
+    """Return the label of nodes on which a Module's driver is loaded."""
+    return f"{PREFIX}{namespace}.{name}.ready"
+
+
+def device_plugin_ready_label(namespace: str, name: str) -> str:
+    """Return the label of nodes on which a Module's device plugin is ready."""
+    return f"{PREFIX}{namespace}.{name}.device-plugin-ready"
+
+
+def older_labels(name: str) -> tuple[str, str] | None:
+    """Return the two labels without a namespace, or None where they could spell another Module's label."""
+    if "." in name:
+        return None
+    return f"{PREFIX}{name}.ready", f"{PREFIX}{name}.device-plugin-ready"
+
+
+def is_ready_label(label: str) -> bool:
+    """Whether a node's label is one of those that say that something of a Module is ready."""
+    return _READY.fullmatch(label) is not None
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one way to write a JSON value, for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def digest(*values: Any, length: int = 64) -> str:
+    """Return `length` hex digits of the sha256 of JSON values."""
+    return hashlib.sha256(canonical(values)).hexdigest()[:length]
+
+
+def daemon_set_name(module: str, uid: str, role: str, kernel: str, version: str | None) -> str:
+    """Return the one name that this DaemonSet can have, so that a late create can never double it."""
+    middle = "" if role == LOADER else f"{DEVICE_PLUGIN}-"
+    return f"{_cut(module)}-{middle}{digest(uid, role, kernel, version, length=10)}"
+
+
+def task_name(module: str, job_type: str, inputs: str, attempt: int) -> str:
+    """Return the name of one attempt at a build or a signature, at most 63 characters."""
+    return f"{_cut(module)}-{job_type}-{digest(inputs, attempt, length=10)}"
+
+
+def _cut(name: str) -> str:
+    return name[:_NAME_KEPT].rstrip("-.")
+
+
+def kernel_label_values(kernels: Iterable[str]) -> dict[str, str]:
+    """Return the label value of each kernel in a cluster, no two the same and each at most 63 characters."""
+    kernels = set(kernels)
+    plain = {kernel: _plain_label(kernel) for kernel in kernels}
+    count: dict[str, int] = {}
+    for value in plain.values():
+        count[value] = count.get(value, 0) + 1
+    return {
+        kernel: value if count[value] == 1 and 0 < len(value) <= LABEL_LONGEST else _with_hash(kernel, value)
+        for kernel, value in plain.items()
+    }
+
+
+def _plain_label(kernel: str) -> str:
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", kernel.removesuffix("+"))
+    return re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9]+$", "", safe)
+
+
+def _with_hash(kernel: str, value: str) -> str:
+    suffix = "-" + hashlib.sha256(kernel.encode()).hexdigest()[:8]
+    return (value[: LABEL_LONGEST - len(suffix)] + suffix).lstrip("-._")

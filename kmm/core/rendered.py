@@ -1,0 +1,64 @@
+"""What plugins render: checked, and finished with what only the core may say."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from kmm.contract import Kind, Manifest, Renderer
+from kmm.core.view import Subject
+from kmm.errors import PluginError
+
+R = TypeVar("R")
+
+MODULE_API_VERSION = "kmm.sigs.x-k8s.io/v1beta1"
+
+
+def render(renderer: Renderer[R], request: R, namespace: str) -> Sequence[Manifest]:
+    """Return what `renderer` makes of `request`. Raises PluginError for what it may not make, or raises itself."""
+    try:
+        made = renderer.render(request)
+    except Exception as error:  # a plugin may raise anything, and must stop nobody else
+        raise PluginError(f'"{renderer.name}" could not render: {type(error).__name__}: {error}'[:500]) from None
+    allowed = {(kind.api_version, kind.kind) for kind in renderer.owns}
+    if not isinstance(made, list | tuple) or not made:
+        raise PluginError(f'"{renderer.name}" rendered nothing')
+    for manifest in made:
+        kind = (manifest.get("apiVersion"), manifest.get("kind")) if isinstance(manifest, Mapping) else None
+        if kind not in allowed:
+            raise PluginError(f'"{renderer.name}" rendered {kind}, which is not among the kinds that it owns')
+        metadata = manifest.get("metadata") or {}
+        if not isinstance(metadata, Mapping) or metadata.get("namespace", namespace) != namespace:
+            raise PluginError(f'"{renderer.name}" rendered an object for another namespace')
+    return made
+
+
+def finished(
+    manifest: Manifest, subject: Subject, name: str, labels: Mapping[str, str], annotations: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a rendered object with its name, namespace, labels, annotations and owner: ours, whatever it says."""
+    made = copy.deepcopy(dict(manifest))
+    own = made.get("metadata") or {}
+    made["metadata"] = {
+        "name": name,
+        "namespace": subject.ref.namespace,
+        "labels": {**own.get("labels", {}), **labels},
+        "annotations": {**own.get("annotations", {}), **annotations},
+        "ownerReferences": [
+            {
+                "apiVersion": MODULE_API_VERSION,
+                "kind": "Module",
+                "name": subject.ref.name,
+                "uid": subject.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+    }
+    return made
+
+
+def kind_of(manifest: Manifest, owns: Sequence[Kind]) -> Kind:
+    """Return which of a renderer's kinds an object is of."""
+    return next(kind for kind in owns if (kind.api_version, kind.kind) == (manifest["apiVersion"], manifest["kind"]))

@@ -1,0 +1,301 @@
+"""The plan for one Module in a cluster: every rule put together. Pure: the same view gives the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from kmm.catalog import Catalog
+from kmm.contract import Renderer
+from kmm.core import names
+from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
+from kmm.core.device_plugin import render_device_plugin
+from kmm.core.diagnosis import diagnose
+from kmm.core.diff import NameTakenError, Wanted, bring, is_current
+from kmm.core.images import InputMissingError, Makers, Phase, certificate, image_step
+from kmm.core.loader_daemonset import DAEMON_SET, render_loader
+from kmm.core.mapping import KernelTarget, resolve
+from kmm.core.reasons import Reason
+from kmm.core.status import KernelState, status
+from kmm.core.view import DaemonSet, KernelNodes, Operator, Subject, View
+from kmm.errors import PluginError, SpecError
+
+R = TypeVar("R")
+
+_ENFORCE = "pod-security.kubernetes.io/enforce"
+# What a person would want to be told when it begins, and not only to find in the status.
+_TOLD = frozenset(
+    {
+        Reason.NO_MAPPING,
+        Reason.MAPPING_UNREADABLE,
+        Reason.NAME_TAKEN,
+        Reason.BUILD_FAILED,
+        Reason.SIGN_FAILED,
+        Reason.BUILT_BUT_NOT_FOUND,
+        Reason.REGISTRY_FORBIDDEN,
+        Reason.ARCHITECTURE_MISSING,
+        Reason.INPUT_MISSING,
+        Reason.LOADED,
+        Reason.LOAD_FAILED,
+        Reason.KEY_REJECTED,
+        Reason.LOCKED_DOWN,
+        Reason.WRONG_FORMAT,
+        Reason.UNKNOWN_SYMBOL,
+        Reason.FILE_MISSING,
+        Reason.MODULE_IN_USE,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.PLUGIN_MISSING,
+        Reason.RENDERER_FAILED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _KernelPlan:
+    state: KernelState
+    actions: tuple[Action, ...] = ()
+    wake_at_s: float | None = None
+    starts: int = 0
+
+
+def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) -> Plan:
+    """Return what to do for one Module now. `now_s`: seconds since the epoch."""
+    if subject.deleting or not view.synced:
+        # A Module on its way out takes its objects along (owner references); before every watch has synced,
+        # what is not seen may yet be there.
+        return Plan()
+    blocked = blockage(subject, view)
+    kernels: list[_KernelPlan] = []
+    actions: list[Action] = []
+    plugins = ""
+    if blocked is None:
+        slots = view.build_slots
+        for kernel in sorted(view.targets):
+            planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s)
+            slots -= planned.starts
+            kernels.append(planned)
+        for planned in kernels:
+            actions += planned.actions
+            if planned.state.reason in (Reason.PLUGIN_MISSING, Reason.RENDERER_FAILED):
+                plugins = planned.state.message
+        device_plugin, wrong = _plan_device_plugin(subject, view, catalog)
+        plugins = plugins or wrong
+        actions += [*device_plugin, *_collect(view, {each.state.kernel: each.state for each in kernels})]
+    states = [each.state for each in kernels]
+    made = status(subject, view, states, blocked, plugins, now_s)
+    if made != view.status:
+        actions += [*_announce(view, states), SetStatus(status=made)]
+    wakes = [each.wake_at_s for each in kernels if each.wake_at_s is not None]
+    return Plan(
+        actions=tuple(actions),
+        wake_at_s=min(wakes, default=None),
+        reasons={state.kernel: f"{state.reason}: {state.message}".rstrip(": ") for state in states}
+        | ({"": f"{blocked[0]}: {blocked[1]}"} if blocked else {}),
+    )
+
+
+def blockage(subject: Subject, view: View) -> tuple[Reason, str] | None:
+    """Return why nothing is done for a Module, or None. What runs for it is kept."""
+    if subject.spec is None:
+        first = subject.errors[0] if subject.errors else None
+        return Reason.INVALID_SPEC, f"{first.path}: {first.message}" if first else "the specification cannot be used"
+    container = subject.spec.module_loader.container if subject.spec.module_loader else None
+    if container is None:
+        return Reason.INVALID_SPEC, "spec.moduleLoader.container: is required"
+    if container.version is not None:
+        return (
+            Reason.VERSION_UNSUPPORTED,
+            "ordered upgrade is not supported yet: remove version to roll it out at once",
+        )
+    if not is_privileged(subject.ref.namespace, view.namespace_labels, view.operator):
+        where = subject.ref.namespace
+        message = f"privileged pods are not allowed in {where}: label it {_ENFORCE}=privileged, or add it to "
+        return Reason.NAMESPACE_NOT_PRIVILEGED, message + "privilegedNamespaces"
+    return None
+
+
+def is_privileged(namespace: str, labels: Mapping[str, str], operator: Operator) -> bool:
+    """Whether loaders may be rendered in a namespace. On OpenShift its security context constraints decide."""
+    return (
+        operator.openshift
+        or namespace == operator.namespace
+        or namespace in operator.privileged_namespaces
+        or labels.get(_ENFORCE) == "privileged"
+    )
+
+
+def makers(catalog: Catalog, operator: Operator) -> Makers:
+    """Return how builders and signers are chosen: by the Module, else the configuration, else the only one."""
+    return Makers(
+        builder=lambda name: _choose("builder", name or operator.builder, catalog.builders, catalog.builder),
+        signer=lambda name: _choose("signer", name or operator.signer, catalog.signers, catalog.signer),
+    )
+
+
+def _choose(
+    noun: str, name: str | None, offers: Mapping[str, Renderer[R]], named: Callable[[str], Renderer[R]]
+) -> Renderer[R]:
+    if name is not None:
+        return named(name)
+    if len(offers) == 1:
+        return next(iter(offers.values()))
+    installed = f"installed: {', '.join(sorted(offers))}" if offers else f"no {noun} is installed"
+    raise PluginError(f"the Module names no {noun}, and neither does the configuration; {installed}")
+
+
+def _plan_kernel(subject: Subject, kernel: str, view: View, catalog: Catalog, now_s: float) -> _KernelPlan:
+    nodes = view.targets[kernel]
+    target: KernelTarget | None = None
+    try:
+        container = subject.spec.module_loader.container if subject.spec and subject.spec.module_loader else None
+        target = resolve(container, subject.ref, kernel) if container else None
+        if target is None:
+            message = f"no kernel mapping fits the kernel {kernel}, which {nodes.nodes} targeted nodes run"
+            state = KernelState(
+                kernel=kernel,
+                nodes=nodes.nodes,
+                reason=Reason.NO_MAPPING,
+                message=message,
+                mapped=False,
+                settled=True,
+            )
+            return _KernelPlan(state=state)
+        return _plan_target(subject, target, nodes, view, catalog, now_s)
+    except SpecError as error:
+        reason = {NameTakenError: Reason.NAME_TAKEN, InputMissingError: Reason.INPUT_MISSING}.get(
+            type(error), Reason.MAPPING_UNREADABLE
+        )
+        return _stuck(kernel, nodes, target, reason, str(error))
+    except PluginError as error:
+        return _stuck(kernel, nodes, target, Reason.PLUGIN_MISSING, str(error))
+
+
+def _stuck(kernel: str, nodes: KernelNodes, target: KernelTarget | None, reason: Reason, message: str) -> _KernelPlan:
+    image = target.image if target else ""
+    return _KernelPlan(
+        state=KernelState(kernel=kernel, nodes=nodes.nodes, reason=reason, message=message, image=image, failed=True)
+    )
+
+
+def _plan_target(
+    subject: Subject, target: KernelTarget, nodes: KernelNodes, view: View, catalog: Catalog, now_s: float
+) -> _KernelPlan:
+    label = names.kernel_label_values({*view.kernels, target.kernel})[target.kernel]
+    noted = certificate(target.sign, view) if target.sign else ""
+    wanted = Wanted(
+        role=names.LOADER,
+        kernel=target.kernel,
+        name=names.daemon_set_name(subject.ref.name, subject.uid, names.LOADER, target.kernel, None),
+        manifest=render_loader(subject, target, label, view.operator),
+        annotations={names.CERTIFICATE: noted} if noted else {},
+    )
+    owned = [each for each in view.daemon_sets if each.role == names.LOADER and _is_for(each, target.kernel, label)]
+    if target.build is None and target.sign is None:
+        return _loading(subject, wanted, owned, target, nodes, view)
+    proven = any(
+        is_current(wanted, each) and (not noted or each.annotations.get(names.CERTIFICATE) == noted) for each in owned
+    )
+    step = image_step(subject, target, nodes, view, makers(catalog, view.operator), now_s, proven=proven)
+    if step.phase is Phase.READY:
+        planned = _loading(subject, wanted, owned, target, nodes, view)
+        state = replace(planned.state, digest=step.digest)
+        return replace(planned, state=state, actions=(*step.actions, *planned.actions))
+    state = KernelState(
+        kernel=target.kernel,
+        nodes=nodes.nodes,
+        reason=step.reason,
+        message=step.message,
+        image=target.image,
+        digest=step.digest,
+        failed=step.phase is Phase.BLOCKED,
+        attempts=step.attempts,
+        last_failure_s=step.last_failure_s,
+        inputs=step.inputs,
+    )
+    return _KernelPlan(state=state, actions=step.actions, wake_at_s=step.wake_at_s, starts=step.starts)
+
+
+def _loading(
+    subject: Subject, wanted: Wanted, owned: Sequence[DaemonSet], target: KernelTarget, nodes: KernelNodes, view: View
+) -> _KernelPlan:
+    actions = tuple(bring(wanted, owned, subject, view))
+    available = sum(each.available for each in owned if not each.deleting)
+    state = KernelState(
+        kernel=target.kernel, nodes=nodes.nodes, reason=Reason.LOADING, image=target.image, image_ready=True
+    )
+    failures = sorted(
+        (pod.node, found)
+        for pod in view.pods
+        if pod.module_uid == subject.uid and pod.role == names.LOADER and pod.kernel == target.kernel
+        if (found := diagnose(pod))
+    )
+    if failures:
+        reason, message = failures[0][1]
+        more = f" (and on {len(failures) - 1} more nodes)" if len(failures) > 1 else ""
+        state = replace(state, reason=reason, message=message + more, failed=True)
+    elif available >= nodes.nodes and not actions:
+        state = replace(state, reason=Reason.LOADED, message=f"loaded on {available} nodes", settled=True)
+    else:
+        state = replace(state, message=f"loaded on {available} of {nodes.nodes} nodes")
+    return _KernelPlan(state=state, actions=actions)
+
+
+def _is_for(owned: DaemonSet, kernel: str, label: str) -> bool:
+    """Whether a loader is for that kernel: by the verbatim one that we noted, else (the Go operator's) by label."""
+    noted = owned.annotations.get(names.VERBATIM_KERNEL)
+    return noted == kernel if noted else owned.labels.get(names.KERNEL) == label
+
+
+def _plan_device_plugin(subject: Subject, view: View, catalog: Catalog) -> tuple[list[Action], str]:
+    owned = [each for each in view.daemon_sets if each.role == names.DEVICE_PLUGIN]
+    asked = subject.spec.device_plugin if subject.spec else None
+    if asked is None:
+        return [_delete(each, "the Module has no device plugin") for each in owned if not each.deleting], ""
+    try:
+        renderer = catalog.device_plugin(asked.renderer or view.operator.device_plugin)
+        wanted = Wanted(
+            role=names.DEVICE_PLUGIN,
+            kernel="",
+            name=names.daemon_set_name(subject.ref.name, subject.uid, names.DEVICE_PLUGIN, "", None),
+            manifest=render_device_plugin(subject, renderer, view.operator),
+            annotations={},
+        )
+        return list(bring(wanted, owned, subject, view)), ""
+    except (PluginError, SpecError) as error:
+        return [], f"the device plugin: {error}"  # what runs is kept
+
+
+def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
+    """Delete loaders and tasks that nothing wants: their kernel is not targeted, or lost its mapping."""
+    wanted = {kernel for kernel, state in states.items() if state.mapped}
+    labels = names.kernel_label_values({*view.kernels, *wanted})
+    found: list[Action] = [
+        _delete(each, "no targeted node with a kernel mapping runs its kernel")
+        for each in view.daemon_sets
+        if each.role == names.LOADER
+        and not each.deleting
+        and not any(_is_for(each, kernel, labels[kernel]) for kernel in wanted)
+    ]
+    return found + [
+        Delete(kind=task.kind, name=task.name, uid=task.uid, reason="nothing wants what it makes")
+        for task in view.tasks
+        if not task.deleting and task.kernel not in wanted
+    ]
+
+
+def _announce(view: View, states: Sequence[KernelState]) -> list[Announce]:
+    before = {each.get("kernelVersion"): each.get("reason") for each in view.status.get("kernels") or ()}
+    return [
+        Announce(
+            reason=state.reason,
+            message=f"kernel {state.kernel}: {state.message}",
+            warning=not state.settled or not state.mapped,
+        )
+        for state in states
+        if state.reason in _TOLD and before.get(state.kernel) != state.reason
+    ]
+
+
+def _delete(owned: DaemonSet, reason: str) -> Delete:
+    return Delete(kind=DAEMON_SET, name=owned.name, uid=owned.uid, reason=reason)

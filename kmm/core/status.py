@@ -1,0 +1,188 @@
+"""What a Module's status says: counts, conditions and a line for each kernel, written only when it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from kmm.core import names
+from kmm.core.reasons import Reason
+from kmm.core.view import DaemonSet, Subject, View
+
+KERNELS_MOST = 100
+_MESSAGE_LONGEST = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelState:
+    """Where a Module is for one kernel. `settled`: nothing more is to be done for it."""
+
+    kernel: str
+    nodes: int
+    reason: Reason
+    message: str = ""
+    mapped: bool = True
+    image: str = ""
+    image_ready: bool = False
+    digest: str = ""
+    settled: bool = False
+    failed: bool = False
+    attempts: int = 0
+    last_failure_s: float | None = None
+    inputs: str = ""
+
+
+def timestamp(at_s: float) -> str:
+    """Return seconds since the epoch as Kubernetes writes a time."""
+    return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status(
+    subject: Subject,
+    view: View,
+    kernels: Sequence[KernelState],
+    blocked: tuple[Reason, str] | None,
+    plugins: str,
+    now_s: float,
+) -> dict[str, Any]:
+    """Return the whole status. `blocked`: why nothing is done. `plugins`: what is wrong with those."""
+    previous = {each.get("kernelVersion"): each for each in view.status.get("kernels") or ()}
+    targeted = sum(nodes.nodes for nodes in view.targets.values())
+    made: dict[str, Any] = {
+        "observedGeneration": subject.generation,
+        "moduleLoader": {
+            "nodesMatchingSelectorNumber": targeted,
+            "desiredNumber": sum(each.nodes for each in kernels if each.mapped),
+            "availableNumber": _available(view.daemon_sets, names.LOADER),
+        },
+        "kernels": [_kernel(each, previous.get(each.kernel) or {}) for each in kernels[:KERNELS_MOST]],
+        "conditions": _conditions(subject, view, kernels, blocked, plugins, targeted, now_s),
+    }
+    if len(kernels) > KERNELS_MOST:
+        made["kernelsNotShown"] = len(kernels) - KERNELS_MOST
+    if subject.spec and subject.spec.device_plugin:
+        made["devicePlugin"] = {
+            "nodesMatchingSelectorNumber": targeted,
+            "desiredNumber": _scheduled(view.daemon_sets, names.DEVICE_PLUGIN),
+            "availableNumber": _available(view.daemon_sets, names.DEVICE_PLUGIN),
+        }
+    return made
+
+
+def _available(owned: Sequence[DaemonSet], role: str) -> int:
+    return sum(each.available for each in owned if each.role == role)
+
+
+def _scheduled(owned: Sequence[DaemonSet], role: str) -> int:
+    return sum(each.scheduled for each in owned if each.role == role)
+
+
+def _kernel(state: KernelState, previous: Mapping[str, Any]) -> dict[str, Any]:
+    failed_at = None if state.last_failure_s is None else timestamp(state.last_failure_s)
+    digest = state.digest or (previous.get("digest") if previous.get("image") == state.image else None)
+    made = {
+        "kernelVersion": state.kernel,
+        "nodes": state.nodes,
+        "state": "Settled" if state.settled else "Failed" if state.failed else "Pending",
+        "reason": str(state.reason),
+        "message": state.message[:_MESSAGE_LONGEST],
+        "image": state.image,
+        "digest": digest,
+        "attempts": state.attempts,
+        "lastFailureTime": failed_at,
+        "inputsHash": state.inputs,
+    }
+    return {key: value for key, value in made.items() if value not in (None, "") and (key != "attempts" or value)}
+
+
+def _conditions(
+    subject: Subject,
+    view: View,
+    kernels: Sequence[KernelState],
+    blocked: tuple[Reason, str] | None,
+    plugins: str,
+    targeted: int,
+    now_s: float,
+) -> list[dict[str, Any]]:
+    wanted = [
+        ("ImagesReady", *_images(kernels, blocked)),
+        ("Loaded", *_loaded(kernels, blocked)),
+        ("DevicePluginReady", *_device_plugin(subject, view)),
+        (
+            "PluginsAvailable",
+            not plugins,
+            Reason.PLUGIN_MISSING if plugins else Reason.PLUGINS_AVAILABLE,
+            plugins or "every plugin that is asked for is installed",
+        ),
+    ]
+    wrong = next((each for each in (*wanted[3:], *wanted[:3]) if not each[1]), None)
+    if blocked:
+        ready = ("Ready", False, *blocked)
+    elif not targeted:
+        ready = ("Ready", True, Reason.NO_NODES, "no node has the selector's labels and only tolerated taints")
+    elif wrong:
+        ready = ("Ready", False, wrong[2], wrong[3])
+    else:
+        ready = ("Ready", True, Reason.READY, f"loaded on {sum(each.nodes for each in kernels if each.mapped)} nodes")
+    before = {each.get("type"): each for each in view.status.get("conditions") or ()}
+    made = [
+        _condition(subject, before.get(type_) or {}, type_, holds, reason, message, now_s)
+        for type_, holds, reason, message in (ready, *wanted)
+    ]
+    ours = {each["type"] for each in made}
+    return made + [dict(each) for type_, each in before.items() if type_ not in ours]
+
+
+def _condition(
+    subject: Subject, before: Mapping[str, Any], type_: str, holds: bool, reason: Reason, message: str, now_s: float
+) -> dict[str, Any]:
+    value = "True" if holds else "False"
+    since = before.get("lastTransitionTime") if before.get("status") == value else None
+    return {
+        "type": type_,
+        "status": value,
+        "reason": str(reason),
+        "message": message[:_MESSAGE_LONGEST],
+        "lastTransitionTime": since or timestamp(now_s),
+        "observedGeneration": subject.generation,
+    }
+
+
+def _images(kernels: Sequence[KernelState], blocked: tuple[Reason, str] | None) -> tuple[bool, Reason, str]:
+    if blocked:
+        return False, *blocked
+    waiting = [each for each in kernels if each.mapped and not each.image_ready]
+    if not waiting:
+        return True, Reason.IMAGES_READY, "every image is there, or its pull decides"
+    worst = next((each for each in waiting if each.failed), waiting[0])
+    return False, worst.reason, _several(worst, waiting)
+
+
+def _loaded(kernels: Sequence[KernelState], blocked: tuple[Reason, str] | None) -> tuple[bool, Reason, str]:
+    if blocked:
+        return False, *blocked
+    waiting = [each for each in kernels if not each.settled]
+    if not waiting:
+        return True, Reason.LOADED, "loaded on every targeted node whose kernel has a mapping"
+    worst = next((each for each in waiting if each.failed), waiting[0])
+    return False, worst.reason, _several(worst, waiting)
+
+
+def _several(worst: KernelState, waiting: Sequence[KernelState]) -> str:
+    more = f" (and {len(waiting) - 1} more kernels)" if len(waiting) > 1 else ""
+    said = worst.message[: _MESSAGE_LONGEST - len(worst.kernel) - len(more) - 16]
+    return f"kernel {worst.kernel}: {said}{more}" if said else f"kernel {worst.kernel}{more}"
+
+
+def _device_plugin(subject: Subject, view: View) -> tuple[bool, Reason, str]:
+    if subject.spec is None or subject.spec.device_plugin is None:
+        return True, Reason.NO_DEVICE_PLUGIN, "none is asked for"
+    scheduled = _scheduled(view.daemon_sets, names.DEVICE_PLUGIN)
+    available = _available(view.daemon_sets, names.DEVICE_PLUGIN)
+    there = any(each.role == names.DEVICE_PLUGIN and not each.deleting for each in view.daemon_sets)
+    said = f"available on {available} of {scheduled} nodes"
+    if there and available >= scheduled:
+        return True, Reason.DEVICE_PLUGIN_READY, said
+    return False, Reason.DEVICE_PLUGIN_STARTING, said

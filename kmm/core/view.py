@@ -1,0 +1,197 @@
+"""What a plan is made from: everything known at one instant, frozen. Gathering it is the runtime's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from kmm.api.module import ModuleSpec
+from kmm.contract import Finding, Kind, Manifest, ModuleRef, Progress, Tls
+from kmm.core import names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The Module that is planned for. `spec`: with its driver merged in; None where it cannot be used."""
+
+    ref: ModuleRef
+    uid: str
+    generation: int = 1
+    deleting: bool = False
+    spec: ModuleSpec | None = None
+    errors: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelNodes:
+    """The targeted nodes of one kernel: how many, and of which architectures."""
+
+    nodes: int
+    architectures: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owned:
+    """An object whose controller is the Module (by uid)."""
+
+    kind: Kind
+    name: str
+    uid: str
+    generation: int = 1
+    created: str = ""
+    deleting: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kernel(self) -> str:
+        """The kernel it is for: verbatim where we made it, else the label's value."""
+        return self.annotations.get(names.VERBATIM_KERNEL) or self.labels.get(names.KERNEL, "")
+
+    @property
+    def applied(self) -> bool:
+        """Whether it is as we wrote it last: nobody has edited it since."""
+        return self.annotations.get(names.APPLIED_GENERATION) == str(self.generation)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonSet(Owned):
+    """A DaemonSet of ours. `spec`: only where it carries none of our annotations, for taking it over."""
+
+    role: str
+    selector: Mapping[str, str]
+    spec: Manifest | None = None
+    scheduled: int = 0
+    ready: int = 0
+    available: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Owned):
+    """A build or a signature under way or over. `finished_at_s`: seconds since the epoch, once it is over."""
+
+    job_type: str
+    progress: Progress
+    finished_at_s: float | None = None
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt it is, from 1."""
+        given = self.annotations.get(names.ATTEMPT, "1")
+        return int(given) if given.isascii() and given.isdigit() else 1
+
+    @property
+    def inputs(self) -> str:
+        """Hash of all that went into it."""
+        return self.annotations.get(names.INPUTS, "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A pod of a DaemonSet of ours. `waiting_*`: of its container's state, as the kubelet says it."""
+
+    name: str
+    uid: str
+    module: ModuleRef
+    module_uid: str
+    role: str
+    node: str
+    kernel: str
+    ready: bool = False
+    deleting: bool = False
+    waiting_reason: str = ""
+    waiting_message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """Whether an image exists. `evidence`: the uid of what gives reason to ask again: no older answer serves."""
+
+    image: str
+    tls: Tls = field(default_factory=Tls)
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Present:
+    """The image is there."""
+
+    digest: str
+    architectures: tuple[str, ...] = ()
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """The registry said that it is not there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """The registry could not say. It never means "missing"."""
+
+    message: str
+    retry_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Denied:
+    """The registry refuses to say, though credentials were tried."""
+
+    message: str
+
+
+Answer: TypeAlias = Present | Missing | Unknown | Denied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretFacts:
+    """What may be known of a Secret, and never its contents.
+
+    `digest`: of its data. `certificate`: the sha256 fingerprint of the certificate under the key `cert`.
+    """
+
+    keys: tuple[str, ...]
+    digest: str
+    certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operator:
+    """What the operator's configuration and its cluster say."""
+
+    namespace: str = "openshift-kmm"
+    openshift: bool = False
+    privileged_namespaces: frozenset[str] = frozenset()
+    max_unavailable: int | str = 1
+    denied_means_missing: frozenset[str] = frozenset()
+    builder: str | None = None
+    signer: str | None = None
+    device_plugin: str = "daemonset"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """The cluster, as far as one Module is concerned.
+
+    `targets`: targeted nodes by kernel. `kernels`: of the whole cluster. `dockerfiles` and `secrets`: what the
+    Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
+    `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
+    every watch has synced once; before that, what is not seen may yet be there.
+    """
+
+    targets: Mapping[str, KernelNodes] = field(default_factory=dict)
+    kernels: frozenset[str] = frozenset()
+    daemon_sets: tuple[DaemonSet, ...] = ()
+    tasks: tuple[Task, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    answers: Mapping[Question, Answer] = field(default_factory=dict)
+    dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+    build_slots: int = 5
+    namespace_labels: Mapping[str, str] = field(default_factory=dict)
+    status: Manifest = field(default_factory=dict)
+    operator: Operator = Operator()
+    synced: bool = True

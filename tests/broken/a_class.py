@@ -1,0 +1,5 @@
+from good import Builder
+
+
+def kmm_builders(settings):
+    return [Builder]

@@ -1,0 +1,5 @@
+import asyncio
+
+
+def kmm_builders(settings):
+    raise asyncio.CancelledError

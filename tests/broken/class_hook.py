@@ -1,0 +1,3 @@
+class kmm_builders:  # noqa: N801 -- it is wrong
+    def __init__(self, settings):
+        pass
