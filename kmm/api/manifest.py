@@ -6,6 +6,7 @@ YAML would silently turn into something else (timestamps, base-60 numbers, keys 
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 import os
@@ -75,6 +76,53 @@ def documents(data: bytes) -> list[Document]:
     if not found:
         raise ManifestError("is empty: it holds no manifest")
     return found
+
+
+def items(stream: BinaryIO) -> Iterator[Any]:
+    """Yield the objects of a JSON list (what `kubectl get -o json` prints) one by one, however many they are.
+
+    Anything else, YAML for instance, is read whole and within the limits of `documents`. Raises ManifestError.
+    """
+    head = stream.read(_CHUNK)
+    if head.lstrip()[:1] != b"{" or not _ITEMS.search(head.decode("utf-8", "replace")):
+        rest = stream.read(SIZE_MOST + 1 - len(head)) if len(head) <= SIZE_MOST else b""
+        if len(head) + len(rest) > SIZE_MOST:
+            raise ManifestError("is larger than 3 MiB and not a JSON list: print it with -o json")
+        for document in documents(head + rest):
+            value = document.value
+            below = value.get("items") if isinstance(value, dict) else None
+            yield from below if isinstance(below, list) else [value]
+        return
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    parse = json.JSONDecoder().raw_decode
+    try:
+        text = decode(head)
+        text, ended = text[_ITEMS.search(text).end() :], False  # type: ignore[union-attr]
+        while True:
+            text = text.lstrip(" \t\r\n,")
+            if text.startswith("]"):
+                return
+            try:
+                value, end = parse(text)
+            except json.JSONDecodeError:
+                if ended or len(text) > SIZE_MOST:
+                    raise ManifestError(
+                        "is a JSON list that breaks off, or holds something that is no JSON"
+                    ) from None
+                more = stream.read(_CHUNK)
+                ended = not more
+                text += decode(more, final=ended)
+                continue
+            yield value
+            text = text[end:]
+    except RecursionError:
+        raise ManifestError(_too_deep()) from None
+    except UnicodeDecodeError:
+        raise ManifestError("is not UTF-8 text: save it as UTF-8") from None
+
+
+_CHUNK = 1 << 18
+_ITEMS = re.compile(r'"items"\s*:\s*\[')
 
 
 # ── JSON ──────────────────────────────────────────────────────────────────────────────────────────────────────

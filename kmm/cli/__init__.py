@@ -63,6 +63,30 @@ def _validate(
     raise typer.Exit(validate(files, catalog_of(config), strict=strict))
 
 
+@app.command("plan")
+def _plan(
+    files: Annotated[
+        list[str], typer.Option("-f", metavar="FILE", help="Modules, and what they refer to; - for stdin.")
+    ],
+    nodes: Annotated[
+        str | None, typer.Option("--nodes", metavar="FILE", help="What `kubectl get nodes -o json` prints.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", metavar="FILE", help="Images that exist, one a line.")
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table, yaml or json.")] = "table",
+    config: ConfigOption = None,
+) -> None:
+    """Print what the operator would do.
+
+    No cluster is needed. An image that --images does not name counts as missing where a mapping builds or signs it.
+    Exit code 1: a Module is wrong. 2: the command or a file is.
+    """
+    from kmm.cli.plan import plan
+
+    raise typer.Exit(plan(files, nodes, images, output, catalog_of(config)))
+
+
 @app.command("plugins")
 def _plugins(config: ConfigOption = None) -> None:
     """List plugins and what they offer.

@@ -66,6 +66,15 @@ class LabelNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """Take the Go operator's finalizer off a terminating pod, if it is still the one (uid)."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
     """Ask a registry; the answer is in a later view."""
 
@@ -81,7 +90,7 @@ class Announce:
     warning: bool = False
 
 
-Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Probe | Announce
+Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Release | Probe | Announce
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,11 +38,6 @@ class Wanted:
         return selector
 
 
-def is_current(wanted: Wanted, owned: DaemonSet) -> bool:
-    """Whether an object is just what is wanted, and nobody has edited it."""
-    return owned.applied and owned.annotations.get(names.LAST_HASH) == wanted.hash and not owned.deleting
-
-
 class NameTakenError(SpecError):
     """A stranger's object has the name that ours would have: nothing is touched."""
 

@@ -89,8 +89,14 @@ def back_off_s(attempt: int) -> float:
 
 
 def temporary_image(image: str, module: ModuleRef) -> str:
-    """Return the name of what is built before it is signed: an unsigned image never has the final one."""
-    return str(reference.parse(image).with_suffix(f"-{module.namespace}_{module.name}_kmm_unsigned"))
+    """Return the name of what is built before it is signed: an unsigned image never has the final one.
+
+    Raises SpecError where the tag becomes too long.
+    """
+    try:
+        return str(reference.parse(image).with_suffix(f"-{module.namespace}_{module.name}_kmm_unsigned"))
+    except reference.ReferenceError as error:
+        raise SpecError(f"the temporary image {error}") from None
 
 
 def image_step(
@@ -102,18 +108,20 @@ def image_step(
     now_s: float,
     *,
     proven: bool,
+    loader: str = "",
 ) -> ImageStep:
     """Say where the image of a mapping with `build` or `sign` is, and what to do next.
 
-    `proven`: loaders of this very image run and none has failed to pull it, so that it need not be asked for.
-    Raises SpecError and PluginError for what is wrong with this kernel's mapping.
+    `proven`: a loader of this very image was made, so that, if none has failed to pull it, it need not be asked for.
+    `loader`: the uid of whatever loader there is, which makes answers older than it worthless. Raises SpecError and
+    PluginError for what is wrong with this kernel's mapping.
     """
     tasks = [task for task in view.tasks if task.kernel == target.kernel]
     last = _last(tasks, SIGN if target.sign else BUILD)
     evidence = last.uid if last and last.progress.state is State.SUCCEEDED else _pull_failure(target, view)
     if proven and not evidence:
         return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY)
-    question = Question(image=target.image, tls=target.tls, evidence=evidence)
+    question = Question(image=target.image, tls=target.tls, evidence=evidence or loader)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         lacking = sorted(nodes.architectures - set(answer.architectures)) if answer.architectures else []

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 
 from kmm.contract import ModuleRef
 from kmm.core import names
-from kmm.core.actions import LabelNode, Plan
+from kmm.core.actions import LabelNode, Plan, Release
 from kmm.core.placement import Node
 from kmm.core.view import Pod
 
 
-def plan_node(node: Node, pods: Iterable[Pod], modules: Mapping[ModuleRef, str], kernels: Collection[str]) -> Plan:
+def plan_node(node: Node, pods: Collection[Pod], modules: Mapping[ModuleRef, str], kernels: Collection[str]) -> Plan:
     """Return the one patch that makes a node's labels right.
 
     `pods`: ours on that node. `modules`: the uid of every Module. `kernels`: those of the whole cluster.
@@ -35,7 +35,13 @@ def plan_node(node: Node, pods: Iterable[Pod], modules: Mapping[ModuleRef, str],
     for label in node.labels:
         if names.is_ready_label(label) and label not in wanted and (node.ready or label not in known):
             changes[label] = None
-    return Plan(actions=(LabelNode(node=node.name, labels=changes),) if changes else ())
+    # A stopped operator must not block a drain: so the Go operator's finalizer goes, and we have none.
+    held = tuple(
+        Release(namespace=pod.module.namespace, name=pod.name, uid=pod.uid)
+        for pod in pods
+        if pod.deleting and pod.held
+    )
+    return Plan(actions=(LabelNode(node=node.name, labels=changes), *held) if changes else held)
 
 
 def _is_ready(pod: Pod, node: Node, modules: Mapping[ModuleRef, str]) -> bool:

@@ -90,3 +90,49 @@ def _covers(toleration: Manifest, taint: Taint) -> bool:
     if operator == "Exists":
         return True
     return bool(key) and operator == "Equal" and (toleration.get("value") or "") == taint.value
+
+
+def node_of(manifest: Manifest) -> Node:
+    """Return what is used of a Node's manifest; what is missing or of a wrong type counts as absent."""
+    metadata, spec, status = (_object(manifest, key) for key in ("metadata", "spec", "status"))
+    info = _object(status, "nodeInfo")
+    conditions = status.get("conditions")
+    not_ready = any(
+        isinstance(each, Mapping) and each.get("type") == "Ready" and each.get("status") != "True"
+        for each in (conditions if isinstance(conditions, list) else ())
+    )
+    taints = spec.get("taints")
+    return Node(
+        name=str(metadata.get("name") or ""),
+        kernel=str(info.get("kernelVersion") or ""),
+        labels={str(key): str(value) for key, value in _object(metadata, "labels").items()},
+        taints=tuple(
+            Taint(
+                key=str(each.get("key", "")), effect=str(each.get("effect", "")), value=str(each.get("value") or "")
+            )
+            for each in (taints if isinstance(taints, list) else ())
+            if isinstance(each, Mapping)
+        ),
+        architecture=str(info.get("architecture") or ""),
+        os_image=str(info.get("osImage") or ""),
+        ready=not not_ready,
+    )
+
+
+def _object(of: Manifest, key: str) -> Manifest:
+    value = of.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def why_not(spec: ModuleSpec, node: Node) -> str:
+    """Return why a node is not targeted, or an empty text where it is."""
+    for key, value in spec.selector.items():
+        if key not in node.labels:
+            return f'without the label "{key}"'
+        if node.labels[key] != value:
+            return f'whose label "{key}" is not "{value}"'
+    for taint in node.taints:
+        if not tolerated(spec.tolerations, taint):
+            value = f"={taint.value}" if taint.value else ""
+            return f'with the taint "{taint.key}{value}:{taint.effect}", which is not tolerated'
+    return ""

@@ -39,8 +39,8 @@ def finished(
 ) -> dict[str, Any]:
     """Return a rendered object with its name, namespace, labels, annotations and owner: ours, whatever it says."""
     made = copy.deepcopy(dict(manifest))
-    own = made.get("metadata") or {}
-    made["metadata"] = {
+    own = made.pop("metadata", None) or {}
+    metadata = {
         "name": name,
         "namespace": subject.ref.namespace,
         "labels": {**own.get("labels", {}), **labels},
@@ -56,7 +56,7 @@ def finished(
             }
         ],
     }
-    return made
+    return {"apiVersion": made.pop("apiVersion"), "kind": made.pop("kind"), "metadata": metadata, **made}
 
 
 def kind_of(manifest: Manifest, owns: Sequence[Kind]) -> Kind:

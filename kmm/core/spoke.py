@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from kmm.catalog import Catalog
 from kmm.contract import Renderer
@@ -12,20 +12,30 @@ from kmm.core import names
 from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose
-from kmm.core.diff import NameTakenError, Wanted, bring, is_current
+from kmm.core.diff import NameTakenError, Wanted, bring
 from kmm.core.images import InputMissingError, Makers, Phase, certificate, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason
 from kmm.core.status import KernelState, status
-from kmm.core.view import DaemonSet, KernelNodes, Operator, Subject, View
+from kmm.core.view import DaemonSet, KernelNodes, Operator, Subject, Task, View
 from kmm.errors import PluginError, SpecError
 
 R = TypeVar("R")
 
 _ENFORCE = "pod-security.kubernetes.io/enforce"
-# What a person would want to be told when it begins, and not only to find in the status.
-_TOLD = frozenset(
+_WHY_NOT_LOADED = frozenset(
+    {
+        Reason.KEY_REJECTED,
+        Reason.LOCKED_DOWN,
+        Reason.WRONG_FORMAT,
+        Reason.UNKNOWN_SYMBOL,
+        Reason.FILE_MISSING,
+        Reason.MODULE_IN_USE,
+    }
+)
+# What a person would want to be told when it begins for a kernel, and not only to find in the status.
+_TOLD = _WHY_NOT_LOADED | frozenset(
     {
         Reason.NO_MAPPING,
         Reason.MAPPING_UNREADABLE,
@@ -36,14 +46,7 @@ _TOLD = frozenset(
         Reason.REGISTRY_FORBIDDEN,
         Reason.ARCHITECTURE_MISSING,
         Reason.INPUT_MISSING,
-        Reason.LOADED,
         Reason.LOAD_FAILED,
-        Reason.KEY_REJECTED,
-        Reason.LOCKED_DOWN,
-        Reason.WRONG_FORMAT,
-        Reason.UNKNOWN_SYMBOL,
-        Reason.FILE_MISSING,
-        Reason.MODULE_IN_USE,
         Reason.IMAGE_PULL_FAILED,
         Reason.PLUGIN_MISSING,
         Reason.RENDERER_FAILED,
@@ -85,7 +88,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
     states = [each.state for each in kernels]
     made = status(subject, view, states, blocked, plugins, now_s)
     if made != view.status:
-        actions += [*_announce(view, states), SetStatus(status=made)]
+        actions += [*_announce(view, states, made), SetStatus(status=made)]
     wakes = [each.wake_at_s for each in kernels if each.wake_at_s is not None]
     return Plan(
         actions=tuple(actions),
@@ -151,7 +154,8 @@ def _plan_kernel(subject: Subject, kernel: str, view: View, catalog: Catalog, no
         container = subject.spec.module_loader.container if subject.spec and subject.spec.module_loader else None
         target = resolve(container, subject.ref, kernel) if container else None
         if target is None:
-            message = f"no kernel mapping fits the kernel {kernel}, which {nodes.nodes} targeted nodes run"
+            count = f"{nodes.nodes} targeted node{'s run' if nodes.nodes > 1 else ' runs'}"
+            message = f"no kernel mapping fits the kernel {kernel}, which {count}"
             state = KernelState(
                 kernel=kernel,
                 nodes=nodes.nodes,
@@ -192,15 +196,25 @@ def _plan_target(
     )
     owned = [each for each in view.daemon_sets if each.role == names.LOADER and _is_for(each, target.kernel, label)]
     if target.build is None and target.sign is None:
-        return _loading(subject, wanted, owned, target, nodes, view)
+        planned = _loading(subject, wanted, owned, target, nodes, view)
+        left = [_end(task) for task in view.tasks if task.kernel == target.kernel and not task.deleting]
+        return replace(planned, actions=(*planned.actions, *left))
+    loader = max((each.uid for each in owned if not each.deleting), default="")
+    # What we rendered before, edited by somebody or not, had an image.
     proven = any(
-        is_current(wanted, each) and (not noted or each.annotations.get(names.CERTIFICATE) == noted) for each in owned
+        not each.deleting
+        and each.annotations.get(names.LAST_HASH) == wanted.hash
+        and (not noted or each.annotations.get(names.CERTIFICATE) == noted)
+        for each in owned
     )
-    step = image_step(subject, target, nodes, view, makers(catalog, view.operator), now_s, proven=proven)
+    step = image_step(
+        subject, target, nodes, view, makers(catalog, view.operator), now_s, proven=proven, loader=loader
+    )
     if step.phase is Phase.READY:
         planned = _loading(subject, wanted, owned, target, nodes, view)
         state = replace(planned.state, digest=step.digest)
-        return replace(planned, state=state, actions=(*step.actions, *planned.actions))
+        # Tasks go only once the loader is there: it is then what proves that the image is.
+        return replace(planned, state=state, actions=planned.actions or step.actions)
     state = KernelState(
         kernel=target.kernel,
         nodes=nodes.nodes,
@@ -234,11 +248,20 @@ def _loading(
         reason, message = failures[0][1]
         more = f" (and on {len(failures) - 1} more nodes)" if len(failures) > 1 else ""
         state = replace(state, reason=reason, message=message + more, failed=True)
+        before = _previous(view, target.kernel)
+        if reason is Reason.LOAD_FAILED and before.get("reason") in _WHY_NOT_LOADED:
+            # CrashLoopBackOff takes the place of the error that said why: what was seen first is kept.
+            state = replace(state, reason=Reason(before["reason"]), message=before.get("message", ""))
     elif available >= nodes.nodes and not actions:
         state = replace(state, reason=Reason.LOADED, message=f"loaded on {available} nodes", settled=True)
     else:
         state = replace(state, message=f"loaded on {available} of {nodes.nodes} nodes")
     return _KernelPlan(state=state, actions=actions)
+
+
+def _previous(view: View, kernel: str) -> Mapping[str, Any]:
+    """Return what the status says of a kernel now."""
+    return next((each for each in view.status.get("kernels") or () if each.get("kernelVersion") == kernel), {})
 
 
 def _is_for(owned: DaemonSet, kernel: str, label: str) -> bool:
@@ -277,24 +300,29 @@ def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
         and not each.deleting
         and not any(_is_for(each, kernel, labels[kernel]) for kernel in wanted)
     ]
-    return found + [
-        Delete(kind=task.kind, name=task.name, uid=task.uid, reason="nothing wants what it makes")
-        for task in view.tasks
-        if not task.deleting and task.kernel not in wanted
-    ]
+    return found + [_end(task) for task in view.tasks if not task.deleting and task.kernel not in wanted]
 
 
-def _announce(view: View, states: Sequence[KernelState]) -> list[Announce]:
+def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]) -> list[Announce]:
+    """Return what has begun since the last status: what is in the way, by kernel, and that all is loaded."""
     before = {each.get("kernelVersion"): each.get("reason") for each in view.status.get("kernels") or ()}
-    return [
-        Announce(
-            reason=state.reason,
-            message=f"kernel {state.kernel}: {state.message}",
-            warning=not state.settled or not state.mapped,
-        )
+    told = [
+        Announce(reason=state.reason, message=f"kernel {state.kernel}: {state.message}", warning=True)
         for state in states
         if state.reason in _TOLD and before.get(state.kernel) != state.reason
     ]
+    was, now = (_ready(each) for each in (view.status, made))
+    if now.get("reason") == Reason.READY and was.get("reason") != Reason.READY:
+        told.append(Announce(reason=Reason.LOADED, message=now["message"]))
+    return told
+
+
+def _ready(status_: Mapping[str, Any]) -> Mapping[str, Any]:
+    return next((each for each in status_.get("conditions") or () if each.get("type") == "Ready"), {})
+
+
+def _end(task: Task) -> Delete:
+    return Delete(kind=task.kind, name=task.name, uid=task.uid, reason="nothing wants what it makes")
 
 
 def _delete(owned: DaemonSet, reason: str) -> Delete:

@@ -65,7 +65,7 @@ def status(
     if subject.spec and subject.spec.device_plugin:
         made["devicePlugin"] = {
             "nodesMatchingSelectorNumber": targeted,
-            "desiredNumber": _scheduled(view.daemon_sets, names.DEVICE_PLUGIN),
+            "desiredNumber": sum(each.nodes for each in kernels if each.mapped),
             "availableNumber": _available(view.daemon_sets, names.DEVICE_PLUGIN),
         }
     return made

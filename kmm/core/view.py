@@ -89,7 +89,10 @@ class Task(Owned):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod of a DaemonSet of ours. `waiting_*`: of its container's state, as the kubelet says it."""
+    """A pod of a DaemonSet of ours.
+
+    `waiting_*`: of its container's state, as the kubelet says it. `held`: it has the Go operator's finalizer.
+    """
 
     name: str
     uid: str
@@ -100,6 +103,7 @@ class Pod:
     kernel: str
     ready: bool = False
     deleting: bool = False
+    held: bool = False
     waiting_reason: str = ""
     waiting_message: str = ""
 
