@@ -21,6 +21,9 @@ CONTRACT_VERSION = "1.0"
 
 ENTRY_POINT_GROUP = "kmm.v1"
 
+INPUTS_ANNOTATION = "io.x-k8s.kmm.inputs"
+CERTIFICATE_ANNOTATION = "io.x-k8s.kmm.certificate"
+
 Manifest: TypeAlias = Mapping[str, Any]
 """A Kubernetes object, or a part of one, as JSON has it."""
 
@@ -132,7 +135,9 @@ class BuildRequest:
     `dockerfile_key` say where it is in the cluster. `image` None: build without pushing. `secrets` are to be at
     `/run/secrets/<name>/<key>`. `push_secret`: a docker config Secret for pulling and pushing, out of sight of
     the Dockerfile's RUN where possible. `builder_tag`: the tag of the builder's own image that the Module asks
-    for (`kanikoParams.tag`). `params`: the Module's free `build.params`.
+    for (`kanikoParams.tag`). `inputs`: hash of all this, to be recorded in the image under INPUTS_ANNOTATION (as a
+    label or annotation), so that an image that a build left behind can be told from another's. `params`: the
+    Module's free `build.params`.
     """
 
     module: ModuleRef
@@ -150,6 +155,7 @@ class BuildRequest:
     node_selector: Mapping[str, str] = field(default_factory=dict)
     tolerations: tuple[Manifest, ...] = ()
     builder_tag: str | None = None
+    inputs: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -158,7 +164,9 @@ class SignRequest:
     """Sign kernel modules inside `unsigned_image` and push the result as `image` (None: without pushing).
 
     `files`: absolute paths or globs inside the image; empty means every module below
-    `<dir_name>/lib/modules/<kernel>`. Secrets are named, never read. `params`: the Module's `sign.params`.
+    `<dir_name>/lib/modules/<kernel>`. Secrets are named, never read. `certificate`: the sha256 fingerprint of the
+    certificate, where it is known, to be recorded in the manifest under CERTIFICATE_ANNOTATION, so that a rotated one
+    is noticed. `params`: the Module's `sign.params`.
     """
 
     module: ModuleRef
@@ -169,6 +177,7 @@ class SignRequest:
     files: tuple[str, ...] = ()
     key_secret: str | None = None
     cert_secret: str | None = None
+    certificate: str = ""
     push_secret: str | None = None
     push_tls: Tls = Tls()
     unsigned_tls: Tls = Tls()

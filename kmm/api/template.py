@@ -31,7 +31,7 @@ class TemplateError(ValueError):
 
 def expand(template: str, lookup: Lookup) -> str:
     """Replace the variables of `template`. Raises TemplateError for one that is not closed or named."""
-    text, end = _expand(template, 0, lookup, depth=0)
+    text, end = _expand(template, 0, lookup, depth=0, lazy=True)
     assert end == len(template)  # noqa: S101
     return text
 
@@ -43,18 +43,15 @@ def check(template: str) -> tuple[str, ...]:
     def note(name: str) -> None:
         names[name] = None
 
-    def note_as_set(name: str) -> str:
-        names[name] = None
-        return "set"
-
-    # Both ways, since the lookup of a variable inside a default must not depend on the one outside.
-    expand(template, note)
-    expand(template, note_as_set)
+    _expand(template, 0, note, depth=0, lazy=False)
     return tuple(names)
 
 
-def _expand(template: str, start: int, lookup: Lookup, depth: int) -> tuple[str, int]:
-    """Expand from `start` to the end, or below the top to the brace that closes; return what and where."""
+def _expand(template: str, start: int, lookup: Lookup, depth: int, *, lazy: bool) -> tuple[str, int]:
+    """Expand from `start` to the end, or below the top to the brace that closes; return what and where.
+
+    `lazy`: what a shell would not look at is read, but its variables are not looked up.
+    """
     if depth > _DEEPEST:
         raise TemplateError(f"has variables more than {_DEEPEST} deep")
     found: list[str] = []
@@ -74,7 +71,7 @@ def _expand(template: str, start: int, lookup: Lookup, depth: int) -> tuple[str,
             found.append("$")
             at += 2
         elif following == "{":
-            text, at = _braces(template, at, lookup, depth)
+            text, at = _braces(template, at, lookup, depth, lazy=lazy)
             found.append(text)
         else:
             end = _name_end(template, at + 1)
@@ -85,7 +82,7 @@ def _expand(template: str, start: int, lookup: Lookup, depth: int) -> tuple[str,
     return "".join(found), at
 
 
-def _braces(template: str, at: int, lookup: Lookup, depth: int) -> tuple[str, int]:
+def _braces(template: str, at: int, lookup: Lookup, depth: int, *, lazy: bool) -> tuple[str, int]:
     name_end = _name_end(template, at + 2)
     name = template[at + 2 : name_end]
     if name_end == len(template):
@@ -100,11 +97,17 @@ def _braces(template: str, at: int, lookup: Lookup, depth: int) -> tuple[str, in
         raise TemplateError(
             f'has "{operator}" behind "${{{name[:80]}": only "}}", "-", ":-", "=", ":=", "+" and ":+" can stand there'
         )
-    other, end = _expand(template, name_end + len(operator), lookup, depth + 1)
     is_set = bool(value) if operator.startswith(":") else value is not None
+    taken = is_set if operator.endswith("+") else not is_set
+    inner = lookup if taken or not lazy else _nothing
+    other, end = _expand(template, name_end + len(operator), inner, depth + 1, lazy=lazy)
     if operator.endswith("+"):
         return (other if is_set else ""), end + 1
-    return ((value or "") if is_set else other), end + 1
+    return (other if taken else value or ""), end + 1
+
+
+def _nothing(_: str) -> None:
+    return None
 
 
 def _name_end(template: str, start: int) -> int:

@@ -42,7 +42,7 @@ def render_device_plugin(subject: Subject, renderer: DevicePlugin, operator: Ope
         params=wanted.params,
     )
     (made, *more) = render(renderer, request, subject.ref.namespace)
-    if more or made["kind"] != DAEMON_SET.kind:
+    if more or (made["apiVersion"], made["kind"]) != (DAEMON_SET.api_version, DAEMON_SET.kind):
         raise PluginError(f'"{renderer.name}" must render exactly one DaemonSet')
     return _selected(made, subject, operator, renderer.name)
 
@@ -58,6 +58,5 @@ def _selected(made: Any, subject: Subject, operator: Operator, renderer: str) ->
         raise PluginError(f'"{renderer}" rendered a DaemonSet without a pod template') from None
     rolling = {"maxUnavailable": operator.max_unavailable, "maxSurge": 0}
     strategy = {"type": "RollingUpdate", "rollingUpdate": rolling}
-    spec |= {"selector": {"matchLabels": labels}, "template": template}
-    spec.setdefault("updateStrategy", strategy)
+    spec |= {"selector": {"matchLabels": labels}, "template": template, "updateStrategy": strategy}
     return {**made, "spec": spec}

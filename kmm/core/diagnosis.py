@@ -43,14 +43,33 @@ _WORDS = (
 )
 
 
+# What says why, and what only says that it goes on.
+_FAILED = (
+    "PostStartHookError",
+    "RunContainerError",
+    "StartError",
+    "CreateContainerError",
+    "CreateContainerConfigError",
+)
+_AGAIN = "CrashLoopBackOff"
+_NOT_PULLED = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+
 def diagnose(pod: Pod) -> tuple[Reason, str] | None:
     """Return why a loader's pod does not get on, and what to do; None where nothing is wrong with it."""
-    said = " ".join(pod.waiting_message.split())[:_LONGEST]
-    if pod.waiting_reason in ("ErrImagePull", "ImagePullBackOff", "InvalidImageName"):
-        return Reason.IMAGE_PULL_FAILED, f"{pod.waiting_reason} on {pod.node}: {said}"
-    if pod.waiting_reason not in ("PostStartHookError", "CrashLoopBackOff", "RunContainerError"):
+    # The kubelet writes the command, maybe a long script, before what it said: so the end counts when it is cut.
+    said = " ".join(pod.waiting_message.split())
+    shown = f"…{said[-_LONGEST:]}" if len(said) > _LONGEST else said
+    if pod.waiting_reason in _NOT_PULLED:
+        return Reason.IMAGE_PULL_FAILED, f"{pod.waiting_reason} on {pod.node}: {shown}"
+    if pod.waiting_reason not in (*_FAILED, _AGAIN):
         return None
     for words, reason, advice in _WORDS:
         if words.search(said):
-            return reason, f"{advice} ({pod.node}: {said})"
-    return Reason.LOAD_FAILED, f"{pod.waiting_reason} on {pod.node}: {said}"
+            return reason, f"{advice} ({pod.node}: {shown})"
+    return Reason.LOAD_FAILED, f"{pod.waiting_reason} on {pod.node}: {shown}"
+
+
+def is_news(pod: Pod) -> bool:
+    """Whether a pod says why it failed, and not only that it will be tried again."""
+    return pod.waiting_reason != _AGAIN

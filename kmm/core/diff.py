@@ -49,8 +49,8 @@ def bring(wanted: Wanted, owned: Sequence[DaemonSet], subject: Subject, view: Vi
     """
     live = [each for each in owned if not each.deleting]
     if not live:
-        if any(each.name == wanted.name for each in owned):
-            return  # its predecessor is on the way out
+        if owned:
+            return  # its predecessor is on the way out: it unloads before the next one loads
         if wanted.name in view.taken:
             raise NameTakenError(f'a DaemonSet named "{wanted.name}" exists that is not of this Module: delete it')
         yield _create(wanted, subject)
@@ -75,7 +75,7 @@ def _update(wanted: Wanted, kept: DaemonSet) -> Iterator[Action]:
     stamped = {**ours, names.APPLIED_GENERATION: str(kept.generation)}
     changes_spec = {**ours, names.APPLIED_GENERATION: str(kept.generation + 1)}
     if names.APPLIED_GENERATION not in kept.annotations:
-        if kept.spec is not None and _covers(kept.spec, _updatable(wanted)):
+        if kept.spec is not None and _covers(kept.spec, wanted.manifest["spec"]):
             yield _replace(kept, {}, stamped, "it is taken over as it is")
             yield Announce(reason=Reason.TAKEN_OVER, message=f"{kept.name} is kept as it is")
         else:
@@ -98,17 +98,54 @@ def _updatable(wanted: Wanted) -> dict[str, Any]:
     return {key: value for key, value in wanted.manifest["spec"].items() if key != "selector"}
 
 
-def _covers(live: Any, wanted: Any) -> bool:
-    """Whether `live` says all that `wanted` says; what it says beyond that are the API server's defaults."""
+# What the API server adds to a DaemonSet that does not say it.
+_DEFAULTS: tuple[tuple[str, Any], ...] = (
+    ("creationTimestamp", None),
+    ("dnsPolicy", "ClusterFirst"),
+    ("imagePullPolicy", "Always"),
+    ("imagePullPolicy", "IfNotPresent"),
+    ("maxSurge", 0),
+    ("minReadySeconds", 0),
+    ("name", ""),
+    ("protocol", "TCP"),
+    ("resources", {}),
+    ("restartPolicy", "Always"),
+    ("revisionHistoryLimit", 10),
+    ("schedulerName", "default-scheduler"),
+    ("securityContext", {}),
+    ("terminationGracePeriodSeconds", 30),
+    ("terminationMessagePath", "/dev/termination-log"),
+    ("terminationMessagePolicy", "File"),
+)
+# Maps of users' keys: nothing in them is a default.
+_EXACT = ("nodeSelector", "labels", "matchLabels", "limits", "requests")
+
+
+def _covers(live: Any, wanted: Any, key: str = "") -> bool:
+    """Whether `live` says all that `wanted` says, and beyond that nothing but the API server's defaults."""
     if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(
-            key in live and _covers(live[key], value) for key, value in wanted.items()
+        if not isinstance(live, Mapping) or not all(
+            name in live and _covers(live[name], value, name) for name, value in wanted.items()
+        ):
+            return False
+        extra = live.keys() - wanted.keys()
+        return all(
+            key not in _EXACT and (_is_default(name, live[name]) or _is_mirror(name, live, wanted)) for name in extra
         )
     if isinstance(wanted, list | tuple):
         if not isinstance(live, list | tuple) or len(live) != len(wanted):
             return False
         return all(_covers(mine, theirs) for mine, theirs in zip(live, wanted, strict=True))
     return bool(live == wanted)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    return (name, value) in _DEFAULTS or value in ([], {}, None)
+
+
+def _is_mirror(name: str, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
+    """Whether it is the old spelling that the API server keeps beside the new one."""
+    return name == "serviceAccount" and live[name] == wanted.get("serviceAccountName")
 
 
 def _create(wanted: Wanted, subject: Subject) -> Create:

@@ -7,10 +7,12 @@ call looks at both and says what one step would bring it on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from kmm.contract import (
+    CERTIFICATE_ANNOTATION,
+    INPUTS_ANNOTATION,
     BuildRequest,
     Kind,
     Manifest,
@@ -25,17 +27,13 @@ from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, Probe
 from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
 from kmm.core.reasons import Reason
-from kmm.core.rendered import finished, kind_of, render
+from kmm.core.rendered import finished_task, kind_of, render
 from kmm.core.view import Answer, Denied, KernelNodes, Missing, Present, Question, Subject, Task, Unknown, View
 from kmm.errors import SpecError
 from kmm.oci import reference
 
 BUILD, SIGN = "build", "sign"
 BACK_OFF_S, BACK_OFF_MOST_S = 60.0, 3600.0
-
-# What a signer writes into the manifest that it pushes.
-CERTIFICATE_ANNOTATION = "io.x-k8s.kmm.certificate"
-INPUTS_ANNOTATION = "io.x-k8s.kmm.inputs"
 
 
 class Phase(StrEnum):
@@ -60,6 +58,7 @@ class ImageStep:
     last_failure_s: float | None = None
     inputs: str = ""
     starts: int = 0  # tasks that it starts now
+    certificate: str = ""  # that the image is signed with, where it is known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +116,14 @@ def image_step(
     PluginError for what is wrong with this kernel's mapping.
     """
     tasks = [task for task in view.tasks if task.kernel == target.kernel]
+    finished_tasks = [task for task in tasks if _is_over(task) and not task.deleting]
     last = _last(tasks, SIGN if target.sign else BUILD)
-    evidence = last.uid if last and last.progress.state is State.SUCCEEDED else _pull_failure(target, view)
+    if last is None or not _is_over(last):
+        last = finished_tasks[0] if proven and finished_tasks else None
+    evidence = last.uid if last else _pull_failure(subject, target, view)
+    current = certificate(target.sign, view) if target.sign else ""
     if proven and not evidence:
-        return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY)
+        return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY, certificate=current)
     question = Question(image=target.image, tls=target.tls, evidence=evidence or loader)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
@@ -132,16 +135,22 @@ def image_step(
                 message=f"{target.image} exists, but not for {', '.join(lacking)}",
                 digest=answer.digest,
             )
-        if target.sign is None or not _certificate_changed(target.sign, answer, view):
+        recorded = answer.annotations.get(CERTIFICATE_ANNOTATION, "")
+        if not (recorded and current and recorded != current):
             # Finished tasks go only now: after an answer that was asked because of them.
+            gone = finished_tasks if last else ()
             return ImageStep(
                 phase=Phase.READY,
                 reason=Reason.IMAGES_READY,
                 digest=answer.digest,
-                actions=tuple(_delete(task, "the image is there") for task in tasks if not task.deleting),
+                certificate=current,
+                actions=tuple(_delete(task, "the image is there") for task in gone),
             )
-    elif not _is_missing(answer, target.image, view):
-        return _unanswered(question, answer, target.image)
+        step = _signed_again(subject, target, nodes, view, makers, tasks, now_s)
+        # The image is there, whatever becomes of this: it is loaded.
+        return replace(step, phase=Phase.READY, digest=answer.digest, certificate=recorded)
+    if not _is_missing(answer, target.image, view):
+        return _unanswered(question, answer, target.image, now_s)
     if target.sign is None:
         job = _build_job(subject, target, target.image, nodes, view, makers)
         return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
@@ -151,6 +160,31 @@ def image_step(
         job = _sign_job(subject, target, target.sign.unsigned_image, target.sign.unsigned_tls, view, makers)
         return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
     return _build_then_sign(subject, target, nodes, view, makers, tasks, now_s)
+
+
+def _signed_again(
+    subject: Subject,
+    target: KernelTarget,
+    nodes: KernelNodes,
+    view: View,
+    makers: Makers,
+    tasks: list[Task],
+    now_s: float,
+) -> ImageStep:
+    """Sign a final image that exists once more, since its certificate has changed; it is never built again."""
+    sign = target.sign
+    if sign is not None and target.build is None and sign.unsigned_image is not None:
+        job = _sign_job(subject, target, sign.unsigned_image, sign.unsigned_tls, view, makers)
+        return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
+    step = _build_then_sign(subject, target, nodes, view, makers, tasks, now_s)
+    if step.reason in (Reason.BUILDING, Reason.BUILD_QUEUED):
+        return ImageStep(
+            phase=Phase.READY,
+            reason=Reason.CERTIFICATE_CHANGED,
+            message=f"{target.image} is signed with another certificate, and what it was signed from is gone: delete "
+            "the image to have it built and signed again",
+        )
+    return step
 
 
 def _build_then_sign(
@@ -175,10 +209,11 @@ def _build_then_sign(
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         # A builder need not record inputs: then its own success is the proof that this is what it made.
-        if evidence or answer.annotations.get(INPUTS_ANNOTATION) == build.inputs:
+        recorded = answer.annotations.get(INPUTS_ANNOTATION, "")
+        if recorded == build.inputs or (evidence and not recorded):
             return _attempt(subject, sign, tasks, view, now_s)
     elif not _is_missing(answer, temporary, view):
-        return _unanswered(question, answer, temporary)
+        return _unanswered(question, answer, temporary, now_s)
     return _attempt(subject, build, tasks, view, now_s)
 
 
@@ -231,11 +266,13 @@ def _build_job(
         builder_tag=build.builder_tag,
         params=build.params,
     )
+    inputs = _inputs_of_build(build, request, builder.name, digests)
+    request = replace(request, inputs=inputs)
     return _Job(
         type=BUILD,
         kernel=target.kernel,
         image=image,
-        inputs=_inputs_of_build(build, request, builder.name, digests),
+        inputs=inputs,
         renderer=builder.name,
         owns=tuple(builder.owns),
         render=lambda: render(builder, request, subject.ref.namespace),
@@ -254,7 +291,7 @@ def _inputs_of_build(build: BuildInputs, request: BuildRequest, builder: str, di
         [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.base_tls)],
         build.builder_tag,
         dict(build.params),
-        request.architecture,
+        [dict(each) for each in request.tolerations],
     )
 
 
@@ -285,6 +322,7 @@ def _sign_job(
         files=sign.files,
         key_secret=sign.key_secret,
         cert_secret=sign.cert_secret,
+        certificate=certificate(sign, view),
         push_secret=push_secret,
         push_tls=target.tls,
         unsigned_tls=unsigned_tls,
@@ -304,6 +342,7 @@ def _sign_job(
         dict(request.node_selector),
         [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.unsigned_tls)],
         dict(sign.params),
+        [dict(each) for each in request.tolerations],
     )
     return _Job(
         type=SIGN,
@@ -320,14 +359,17 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
     """Start, wait for or repeat the task that makes `job`'s image."""
     under_way = Reason.BUILDING if job.type == BUILD else Reason.SIGNING
     mine = sorted((task for task in tasks if task.job_type == job.type), key=lambda task: task.attempt)
-    current = [task for task in mine if not task.deleting]
-    if not current:
-        if mine:
-            return ImageStep(phase=Phase.WAITING, reason=under_way, inputs=job.inputs)
+    if not mine:
         return _start(subject, job, 1, view)
-    *earlier, last = current
-    cleaning = tuple(_delete(task, "a later attempt has replaced it") for task in earlier)
-    if last.progress.state in (State.PENDING, State.RUNNING):
+    last = mine[-1]
+    if last.deleting:
+        return ImageStep(phase=Phase.WAITING, reason=under_way, attempts=last.attempt - 1, inputs=job.inputs)
+    cleaning = tuple(
+        _delete(task, "a later attempt has replaced it")
+        for task in mine
+        if task.attempt < last.attempt and not task.deleting
+    )
+    if not _is_over(last):
         return ImageStep(
             phase=Phase.WAITING,
             reason=under_way,
@@ -336,7 +378,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
             attempts=last.attempt - 1,
             inputs=job.inputs,
         )
-    finished_at_s = now_s if last.finished_at_s is None else last.finished_at_s
+    finished_at_s = last.finished_at_s or 0.0
     due_s = finished_at_s + back_off_s(last.attempt)
     succeeded = last.progress.state is State.SUCCEEDED
     failed = Reason.BUILD_FAILED if job.type == BUILD else Reason.SIGN_FAILED
@@ -361,8 +403,8 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
     started = _start(subject, job, last.attempt + 1, view)
     return ImageStep(
         phase=started.phase,
-        reason=reason if started.starts == 0 else started.reason,
-        message=message,
+        reason=started.reason,
+        message=f"{message}; {started.message}".removesuffix("; "),
         actions=(*cleaning, *started.actions),
         attempts=last.attempt,
         last_failure_s=finished_at_s,
@@ -396,7 +438,7 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
     creates = tuple(
         Create(
             kind=kind,
-            manifest=finished(manifest, subject, name if index == 0 else f"{name}-{index}", labels, annotations),
+            manifest=finished_task(manifest, subject, name if index == 0 else f"{name}-{index}", labels, annotations),
             reason=f"{job.image} is missing",
         )
         for index, (kind, manifest) in enumerate(_kinds(job))
@@ -433,13 +475,6 @@ def _secret_digests(wanted: Iterable[str], view: View) -> dict[str, str]:
     return digests
 
 
-def _certificate_changed(sign: SignInputs, found: Present, view: View) -> bool:
-    """Whether the signer recorded which certificate it used, and the present one is another."""
-    recorded = found.annotations.get(CERTIFICATE_ANNOTATION)
-    current = certificate(sign, view)
-    return bool(recorded and current and recorded != current)
-
-
 def certificate(sign: SignInputs, view: View) -> str:
     """Return the fingerprint of the certificate to sign with, or an empty text where it is not known."""
     facts = view.secrets.get(sign.cert_secret or "")
@@ -452,14 +487,15 @@ def _is_missing(answer: Answer | None, image: str, view: View) -> bool:
     return isinstance(answer, Missing)
 
 
-def _unanswered(question: Question, answer: Answer | None, image: str) -> ImageStep:
+def _unanswered(question: Question, answer: Answer | None, image: str, now_s: float) -> ImageStep:
     if isinstance(answer, Unknown):
+        due = answer.retry_at_s is None or answer.retry_at_s <= now_s
         return ImageStep(
             phase=Phase.WAITING,
             reason=Reason.REGISTRY_UNAVAILABLE,
             message=answer.message,
-            actions=(Probe(question=question),) if answer.retry_at_s is None else (),
-            wake_at_s=answer.retry_at_s,
+            actions=(Probe(question=question),) if due else (),
+            wake_at_s=None if due else answer.retry_at_s,
         )
     if isinstance(answer, Denied):
         return ImageStep(
@@ -471,12 +507,18 @@ def _unanswered(question: Question, answer: Answer | None, image: str) -> ImageS
     return ImageStep(phase=Phase.WAITING, reason=Reason.CHECKING_IMAGE, actions=(Probe(question=question),))
 
 
-def _pull_failure(target: KernelTarget, view: View) -> str:
+def _is_over(task: Task) -> bool:
+    """Whether a task has ended, and it is known when: before that, when to try again is not known either."""
+    return task.progress.state in (State.SUCCEEDED, State.FAILED) and task.finished_at_s is not None
+
+
+def _pull_failure(subject: Subject, target: KernelTarget, view: View) -> str:
     """Return the uid of a loader that could not pull its image: a reason to ask whether it is still there."""
     failed = sorted(
         pod.uid
         for pod in view.pods
-        if pod.kernel == target.kernel
+        if pod.module_uid == subject.uid
+        and pod.kernel == target.kernel
         and pod.role == names.LOADER
         and not pod.deleting
         and pod.waiting_reason in ("ErrImagePull", "ImagePullBackOff")

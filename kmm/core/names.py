@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from kmm.api.metadata import LABEL_LONGEST, PREFIX
@@ -76,17 +78,22 @@ def _cut(name: str) -> str:
     return name[:_NAME_KEPT].rstrip("-.")
 
 
-def kernel_label_values(kernels: Iterable[str]) -> dict[str, str]:
+def kernel_label_values(kernels: Iterable[str]) -> Mapping[str, str]:
     """Return the label value of each kernel in a cluster, no two the same and each at most 63 characters."""
-    kernels = set(kernels)
+    return _kernel_label_values(frozenset(kernels))
+
+
+@lru_cache(maxsize=16)
+def _kernel_label_values(kernels: frozenset[str]) -> Mapping[str, str]:
     plain = {kernel: _plain_label(kernel) for kernel in kernels}
     count: dict[str, int] = {}
     for value in plain.values():
         count[value] = count.get(value, 0) + 1
-    return {
+    labels = {
         kernel: value if count[value] == 1 and 0 < len(value) <= LABEL_LONGEST else _with_hash(kernel, value)
         for kernel, value in plain.items()
     }
+    return MappingProxyType(labels)
 
 
 def _plain_label(kernel: str) -> str:

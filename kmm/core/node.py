@@ -33,7 +33,9 @@ def plan_node(node: Node, pods: Collection[Pod], modules: Mapping[ModuleRef, str
     changes: dict[str, str | None] = {key: value for key, value in wanted.items() if node.labels.get(key) != value}
     known = _labels_of(modules)
     for label in node.labels:
-        if names.is_ready_label(label) and label not in wanted and (node.ready or label not in known):
+        # Ordered upgrade's own label is not said by pods.
+        ours = names.is_ready_label(label) and (label in known or not label.endswith(".version.ready"))
+        if ours and label not in wanted and (node.ready or label not in known):
             changes[label] = None
     # A stopped operator must not block a drain: so the Go operator's finalizer goes, and we have none.
     held = tuple(

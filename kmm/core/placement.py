@@ -97,8 +97,8 @@ def node_of(manifest: Manifest) -> Node:
     metadata, spec, status = (_object(manifest, key) for key in ("metadata", "spec", "status"))
     info = _object(status, "nodeInfo")
     conditions = status.get("conditions")
-    not_ready = any(
-        isinstance(each, Mapping) and each.get("type") == "Ready" and each.get("status") != "True"
+    ready = any(
+        isinstance(each, Mapping) and each.get("type") == "Ready" and each.get("status") == "True"
         for each in (conditions if isinstance(conditions, list) else ())
     )
     taints = spec.get("taints")
@@ -115,7 +115,7 @@ def node_of(manifest: Manifest) -> Node:
         ),
         architecture=str(info.get("architecture") or ""),
         os_image=str(info.get("osImage") or ""),
-        ready=not not_ready,
+        ready=ready,
     )
 
 

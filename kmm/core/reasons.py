@@ -35,6 +35,7 @@ class Reason(StrEnum):
     BUILT_BUT_NOT_FOUND = "BuiltButNotFound"  # the task succeeded, but the registry has no image
     SIGNING = "Signing"
     SIGN_FAILED = "SignFailed"
+    CERTIFICATE_CHANGED = "CertificateChanged"  # the image is signed with another one, and cannot be signed again
     INPUT_MISSING = "InputMissing"  # a ConfigMap, a Secret or a key that the task needs is not there
     # A loader
     LOAD_FAILED = "LoadFailed"

@@ -25,11 +25,15 @@ def render(renderer: Renderer[R], request: R, namespace: str) -> Sequence[Manife
     if not isinstance(made, list | tuple) or not made:
         raise PluginError(f'"{renderer.name}" rendered nothing')
     for manifest in made:
-        kind = (manifest.get("apiVersion"), manifest.get("kind")) if isinstance(manifest, Mapping) else None
-        if kind not in allowed:
+        kind = (manifest.get("apiVersion"), manifest.get("kind")) if isinstance(manifest, Mapping) else ("", "")
+        if not all(isinstance(each, str) for each in kind) or kind not in allowed:
             raise PluginError(f'"{renderer.name}" rendered {kind}, which is not among the kinds that it owns')
         metadata = manifest.get("metadata") or {}
-        if not isinstance(metadata, Mapping) or metadata.get("namespace", namespace) != namespace:
+        if not isinstance(metadata, Mapping) or not all(
+            isinstance(metadata.get(key) or {}, Mapping) for key in ("labels", "annotations")
+        ):
+            raise PluginError(f'"{renderer.name}" rendered an object whose metadata cannot be read')
+        if metadata.get("namespace", namespace) != namespace:
             raise PluginError(f'"{renderer.name}" rendered an object for another namespace')
     return made
 
@@ -43,8 +47,8 @@ def finished(
     metadata = {
         "name": name,
         "namespace": subject.ref.namespace,
-        "labels": {**own.get("labels", {}), **labels},
-        "annotations": {**own.get("annotations", {}), **annotations},
+        "labels": {**(own.get("labels") or {}), **labels},
+        "annotations": {**(own.get("annotations") or {}), **annotations},
         "ownerReferences": [
             {
                 "apiVersion": MODULE_API_VERSION,
@@ -57,6 +61,23 @@ def finished(
         ],
     }
     return {"apiVersion": made.pop("apiVersion"), "kind": made.pop("kind"), "metadata": metadata, **made}
+
+
+def finished_task(
+    manifest: Manifest, subject: Subject, name: str, labels: Mapping[str, str], annotations: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a task's object, finished, and its pods as they must be: found, without rights, saying why they fail."""
+    made = finished(manifest, subject, name, labels, annotations)
+    template = (made.get("spec") or {}).get("template")
+    if not isinstance(template, dict) or not isinstance(template.get("spec"), dict):
+        return made  # it has no pod template: a Build, or what a task needs beside its Job
+    template["metadata"] = dict(template.get("metadata") or {})
+    template["metadata"]["labels"] = {**(template["metadata"].get("labels") or {}), **labels}
+    pod = template["spec"]
+    pod["automountServiceAccountToken"] = False
+    for container in [*(pod.get("initContainers") or ()), *(pod.get("containers") or ())]:
+        container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    return made
 
 
 def kind_of(manifest: Manifest, owns: Sequence[Kind]) -> Kind:

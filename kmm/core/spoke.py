@@ -11,7 +11,7 @@ from kmm.contract import Renderer
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
 from kmm.core.device_plugin import render_device_plugin
-from kmm.core.diagnosis import diagnose
+from kmm.core.diagnosis import diagnose, is_news
 from kmm.core.diff import NameTakenError, Wanted, bring
 from kmm.core.images import InputMissingError, Makers, Phase, certificate, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
@@ -26,6 +26,7 @@ R = TypeVar("R")
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _WHY_NOT_LOADED = frozenset(
     {
+        Reason.LOAD_FAILED,
         Reason.KEY_REJECTED,
         Reason.LOCKED_DOWN,
         Reason.WRONG_FORMAT,
@@ -46,7 +47,6 @@ _TOLD = _WHY_NOT_LOADED | frozenset(
         Reason.REGISTRY_FORBIDDEN,
         Reason.ARCHITECTURE_MISSING,
         Reason.INPUT_MISSING,
-        Reason.LOAD_FAILED,
         Reason.IMAGE_PULL_FAILED,
         Reason.PLUGIN_MISSING,
         Reason.RENDERER_FAILED,
@@ -88,7 +88,9 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
     states = [each.state for each in kernels]
     made = status(subject, view, states, blocked, plugins, now_s)
     if made != view.status:
-        actions += [*_announce(view, states, made), SetStatus(status=made)]
+        # It is written as a merge patch: what is no longer said has to be taken away by name.
+        gone = dict.fromkeys(view.status.keys() - made.keys())
+        actions += [*_announce(view, states, made), SetStatus(status={**gone, **made})]
     wakes = [each.wake_at_s for each in kernels if each.wake_at_s is not None]
     return Plan(
         actions=tuple(actions),
@@ -192,7 +194,7 @@ def _plan_target(
         kernel=target.kernel,
         name=names.daemon_set_name(subject.ref.name, subject.uid, names.LOADER, target.kernel, None),
         manifest=render_loader(subject, target, label, view.operator),
-        annotations={names.CERTIFICATE: noted} if noted else {},
+        annotations={},
     )
     owned = [each for each in view.daemon_sets if each.role == names.LOADER and _is_for(each, target.kernel, label)]
     if target.build is None and target.sign is None:
@@ -207,14 +209,19 @@ def _plan_target(
         and (not noted or each.annotations.get(names.CERTIFICATE) == noted)
         for each in owned
     )
-    step = image_step(
-        subject, target, nodes, view, makers(catalog, view.operator), now_s, proven=proven, loader=loader
-    )
+    chosen = makers(catalog, view.operator)
+    step = image_step(subject, target, nodes, view, chosen, now_s, proven=proven, loader=loader)
     if step.phase is Phase.READY:
+        if step.certificate:
+            wanted = replace(wanted, annotations={names.CERTIFICATE: step.certificate})
         planned = _loading(subject, wanted, owned, target, nodes, view)
         state = replace(planned.state, digest=step.digest)
-        # Tasks go only once the loader is there: it is then what proves that the image is.
-        return replace(planned, state=state, actions=planned.actions or step.actions)
+        if step.reason is not Reason.IMAGES_READY:
+            state = replace(state, message=f"{state.message}; {step.reason}: {step.message}".rstrip(": "))
+        if planned.actions:
+            # Tasks go only once the loader is there: it is then what proves that the image is.
+            return replace(planned, state=state)
+        return replace(planned, state=state, actions=step.actions, wake_at_s=step.wake_at_s, starts=step.starts)
     state = KernelState(
         kernel=target.kernel,
         nodes=nodes.nodes,
@@ -239,19 +246,23 @@ def _loading(
         kernel=target.kernel, nodes=nodes.nodes, reason=Reason.LOADING, image=target.image, image_ready=True
     )
     failures = sorted(
-        (pod.node, found)
+        (not is_news(pod), pod.node, found)
         for pod in view.pods
         if pod.module_uid == subject.uid and pod.role == names.LOADER and pod.kernel == target.kernel
         if (found := diagnose(pod))
     )
-    if failures:
-        reason, message = failures[0][1]
+    before = _previous(view, target.kernel)
+    # Why it failed is said once, before CrashLoopBackOff takes its place: it is kept until it is loaded or changed.
+    repeated = all(again for again, _, _ in failures)
+    kept = before.get("reason") in _WHY_NOT_LOADED and (
+        repeated if failures else available < nodes.nodes and not actions
+    )
+    if failures and not kept:
+        reason, message = failures[0][2]
         more = f" (and on {len(failures) - 1} more nodes)" if len(failures) > 1 else ""
         state = replace(state, reason=reason, message=message + more, failed=True)
-        before = _previous(view, target.kernel)
-        if reason is Reason.LOAD_FAILED and before.get("reason") in _WHY_NOT_LOADED:
-            # CrashLoopBackOff takes the place of the error that said why: what was seen first is kept.
-            state = replace(state, reason=Reason(before["reason"]), message=before.get("message", ""))
+    elif kept:
+        state = replace(state, reason=Reason(before["reason"]), message=before.get("message", ""), failed=True)
     elif available >= nodes.nodes and not actions:
         state = replace(state, reason=Reason.LOADED, message=f"loaded on {available} nodes", settled=True)
     else:

@@ -75,10 +75,6 @@ def _available(owned: Sequence[DaemonSet], role: str) -> int:
     return sum(each.available for each in owned if each.role == role)
 
 
-def _scheduled(owned: Sequence[DaemonSet], role: str) -> int:
-    return sum(each.scheduled for each in owned if each.role == role)
-
-
 def _kernel(state: KernelState, previous: Mapping[str, Any]) -> dict[str, Any]:
     failed_at = None if state.last_failure_s is None else timestamp(state.last_failure_s)
     digest = state.digest or (previous.get("digest") if previous.get("image") == state.image else None)
@@ -109,7 +105,7 @@ def _conditions(
     wanted = [
         ("ImagesReady", *_images(kernels, blocked)),
         ("Loaded", *_loaded(kernels, blocked)),
-        ("DevicePluginReady", *_device_plugin(subject, view)),
+        ("DevicePluginReady", *_device_plugin(subject, view, kernels)),
         (
             "PluginsAvailable",
             not plugins,
@@ -176,13 +172,14 @@ def _several(worst: KernelState, waiting: Sequence[KernelState]) -> str:
     return f"kernel {worst.kernel}: {said}{more}" if said else f"kernel {worst.kernel}{more}"
 
 
-def _device_plugin(subject: Subject, view: View) -> tuple[bool, Reason, str]:
+def _device_plugin(subject: Subject, view: View, kernels: Sequence[KernelState]) -> tuple[bool, Reason, str]:
     if subject.spec is None or subject.spec.device_plugin is None:
         return True, Reason.NO_DEVICE_PLUGIN, "none is asked for"
-    scheduled = _scheduled(view.daemon_sets, names.DEVICE_PLUGIN)
+    # Not what is scheduled: before the ready labels have reached the nodes, that is none of none.
+    desired = sum(each.nodes for each in kernels if each.mapped)
     available = _available(view.daemon_sets, names.DEVICE_PLUGIN)
     there = any(each.role == names.DEVICE_PLUGIN and not each.deleting for each in view.daemon_sets)
-    said = f"available on {available} of {scheduled} nodes"
-    if there and available >= scheduled:
+    said = f"available on {available} of {desired} nodes"
+    if there and available >= desired:
         return True, Reason.DEVICE_PLUGIN_READY, said
     return False, Reason.DEVICE_PLUGIN_STARTING, said

@@ -69,11 +69,19 @@ class DaemonSet(Owned):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task(Owned):
-    """A build or a signature under way or over. `finished_at_s`: seconds since the epoch, once it is over."""
+    """A build or a signature under way or over: one for each attempt, the first object that was rendered for it.
+
+    `finished_at_s`: seconds since the epoch, once it is over; until that is known, it counts as under way.
+    """
 
     job_type: str
     progress: Progress
     finished_at_s: float | None = None
+
+    @property
+    def kernel(self) -> str:
+        """The kernel it is for: verbatim where we made it, else the label's value."""
+        return self.annotations.get(names.VERBATIM_KERNEL) or self.labels.get(names.TARGET_KERNEL, "")
 
     @property
     def attempt(self) -> int:

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 TAG_LONGEST = 128
+_SHA256_LONG = len("sha256:") + 64
 _PATH_LONGEST = 255
 
 _COMPONENT = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
@@ -59,7 +60,7 @@ def parse(text: str) -> Reference:
     """Parse an image reference. Raises ReferenceError."""
     shown = text[:100] + ("…" if len(text) > 100 else "")  # noqa: PLR2004
     rest, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
+    if at and (not _DIGEST.fullmatch(digest) or (digest.startswith("sha256:") and len(digest) != _SHA256_LONG)):
         raise ReferenceError(f'"{shown}" has a digest that is none: it must be such as sha256:<64 hex digits>')
     head, slash, _ = rest.partition("/")
     domain = ""

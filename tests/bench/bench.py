@@ -19,6 +19,12 @@ from kmm.admission import judge  # noqa: E402
 from kmm.api.manifest import documents  # noqa: E402
 from kmm.api.module import Module  # noqa: E402
 from kmm.api.schema import load  # noqa: E402
+from kmm.contract import ModuleRef  # noqa: E402
+from kmm.core import names  # noqa: E402
+from kmm.core.node import plan_node  # noqa: E402
+from kmm.core.placement import Node, by_kernel, targeted  # noqa: E402
+from kmm.core.spoke import plan_module  # noqa: E402
+from kmm.core.view import Operator, Pod, Subject, View  # noqa: E402
 from kmm.loader import load_catalog  # noqa: E402
 
 
@@ -101,6 +107,53 @@ def worst_input() -> None:
             print(f"  {name:52}  {seconds:5.2f}   {mib:4.0f}")
 
 
+def planning() -> None:
+    catalog = load_catalog()
+    made = documents((ROOT / "examples/device-plugin.yaml").read_bytes())[0].value
+    spec = judge(made, catalog).value.spec
+    subject = Subject(ref=ModuleRef(namespace="drivers", name="kmm-ci-a"), uid="u", spec=spec)
+    operator = Operator(privileged_namespaces=frozenset({"drivers"}))
+    print("\nplan_module, one Module with a device plugin           ms   (the view from scratch: ms)")
+    for nodes, kernels in ((500, 6), (5000, 6), (5000, 1), (5000, 60)):
+        cluster = [
+            Node(
+                name=f"n{n}",
+                kernel=f"6.1.0-{n % kernels}-amd64",
+                labels={**spec.selector, "n": str(n)},
+                architecture="amd64",
+            )
+            for n in range(nodes)
+        ]
+        gathering = median_us(lambda c=cluster: by_kernel(targeted(spec, c)), 5, 1) / 1e3
+        targets = by_kernel(targeted(spec, cluster))
+        first = View(targets=targets, kernels=frozenset(targets), operator=operator)
+        planned = median_us(lambda v=first: plan_module(subject, v, catalog, 0.0), 7, 5) / 1e3
+        print(
+            f"  {nodes:5,} nodes, {kernels:2} kernels, nothing there yet          {planned:6.2f}   ({gathering:.2f})"
+        )
+    pods = [
+        Pod(
+            name="p",
+            uid="p",
+            module=ModuleRef(namespace="n", name=f"m{n}"),
+            module_uid=f"u{n}",
+            role=names.LOADER,
+            node="n",
+            kernel="6.1",
+            ready=True,
+        )
+        for n in range(10)
+    ]
+    modules = {pod.module: pod.module_uid for pod in pods}
+    labels = {
+        f"kmm.node.kubernetes.io/{name}": "" for m in modules for name in (f"n.{m.name}.ready", f"{m.name}.ready")
+    }
+    node = Node(name="n", kernel="6.1", labels={**labels, names.KERNEL: "6.1"})
+    kernels = frozenset(f"6.{n}" for n in range(6))
+    taken = median_us(lambda: plan_node(node, pods, modules, kernels))
+    print(f"plan_node, 10 Modules ready, nothing to change       {taken:6.0f} µs")
+
+
 def lines() -> None:
     print("\nlines of Python by folder")
     tracked = subprocess.run(["git", "ls-files", "*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -117,6 +170,7 @@ def main() -> None:
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}")
     validation()
     imports()
+    planning()
     worst_input()
     lines()
 

@@ -106,7 +106,8 @@ class Cluster:
             case Delete():
                 self._delete(action)
             case SetStatus():
-                self.status = dict(action.status)
+                merged = {**self.status, **action.status}
+                self.status = {key: value for key, value in merged.items() if value is not None}
             case Probe():
                 self._probe(action.question)
             case LabelNode() | Release() | Announce():

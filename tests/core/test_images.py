@@ -1,0 +1,997 @@
+"""The image of one kernel: there, built, signed; what is unknown starts nothing, and no unsigned image is final."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from kmm.api.module import Module
+from kmm.api.schema import load
+from kmm.contract import Kind, ModuleRef, Progress, State, Tls
+from kmm.core.actions import Announce, Create, Delete, Probe
+from kmm.core.images import ImageStep, Makers, Phase, back_off_s, image_step, temporary_image
+from kmm.core.mapping import resolve
+from kmm.core.reasons import Reason
+from kmm.core.view import (
+    Denied,
+    KernelNodes,
+    Missing,
+    Operator,
+    Pod,
+    Present,
+    Question,
+    SecretFacts,
+    Subject,
+    Task,
+    Unknown,
+    View,
+)
+from kmm.errors import PluginError, SpecError
+
+PREFIX = "kmm.node.kubernetes.io/"
+JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
+CONFIG_MAP = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
+KERNEL = "6.1.0-18-amd64"
+IMAGE = f"registry.example.com:5000/acme/driver:{KERNEL}"
+TEMPORARY = f"{IMAGE}-n_m_kmm_unsigned"
+UNSIGNED = "registry.example.com/acme/unsigned:1"
+NOW_S = 1_700_000_000.0
+LONG_S = 1e9
+INPUTS_RECORDED = "io.x-k8s.kmm.inputs"
+CERTIFICATE_RECORDED = "io.x-k8s.kmm.certificate"
+
+SIGNING = {"certSecret": {"name": "cert"}, "keySecret": {"name": "key"}}
+BUILD = {"build": {"dockerfileConfigMap": {"name": "files"}}}
+SIGN = {"sign": {**SIGNING, "unsignedImage": UNSIGNED}}
+BUILD_AND_SIGN = {**BUILD, "sign": SIGNING}
+EACH_WAY = pytest.mark.parametrize("how", [BUILD, SIGN, BUILD_AND_SIGN], ids=["build", "sign", "build and sign"])
+UNFINISHED_OR_FAILED = pytest.mark.parametrize("state", [State.PENDING, State.RUNNING, State.FAILED])
+
+SECRETS = {
+    "cert": SecretFacts(keys=("cert",), digest="c", certificate="new"),
+    "key": SecretFacts(keys=("key",), digest="k"),
+    "push": SecretFacts(keys=(".dockerconfigjson",), digest="p"),
+    "build": SecretFacts(keys=("token",), digest="b"),
+}
+DOCKERFILES = {"files": ("dockerfile", "FROM scratch"), "others": ("dockerfile", "FROM scratch AS other")}
+
+
+@dataclass(frozen=True)
+class Fake:
+    """A renderer whose one Job says all that it was asked for."""
+
+    name: str = "fake"
+    owns: tuple[Kind, ...] = (JOB,)
+    requires: tuple[str, ...] = ()
+    makes: Any = None
+
+    def render(self, request):
+        if isinstance(self.makes, Exception):
+            raise self.makes
+        pod = {"containers": [{"name": "make"}], "restartPolicy": "Never"}
+        spec = {"request": dataclasses.asdict(request), "template": {"spec": pod}}
+        return [{"apiVersion": "batch/v1", "kind": "Job", "spec": spec}] if self.makes is None else self.makes
+
+    def observe(self, objects, pods):  # noqa: ARG002
+        return Progress(state=State.PENDING)
+
+
+class All(dict):
+    """The same answer to every question that it has no other for."""
+
+    def __init__(self, answer, others=()):
+        super().__init__(others)
+        self.answer = answer
+
+    def get(self, question, default=None):  # noqa: ARG002
+        return super().get(question, self.answer)
+
+
+MISSING = All(Missing())
+
+
+def maker(**fakes) -> Makers:
+    def named(name):
+        return fakes.get("renderer") or Fake(name=name or "fake")
+
+    return Makers(builder=fakes.get("builder", named), signer=fakes.get("signer", named))
+
+
+def plan(
+    how: dict,
+    *,
+    answers=MISSING,
+    tasks=(),
+    now_s=NOW_S,
+    proven=False,
+    loader="",
+    kernel=KERNEL,
+    architectures=("amd64",),
+    name="m",
+    spec=None,
+    makers=None,
+    **view,
+) -> ImageStep:
+    """Plan the image of one kernel for a Module whose container is `how`."""
+    container = {
+        "containerImage": "registry.example.com:5000/acme/driver:$KERNEL_FULL_VERSION",
+        "modprobe": {"moduleName": "acme"},
+        "kernelMappings": [{"regexp": "."}],
+        **how,
+    }
+    manifest = {
+        "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
+        "kind": "Module",
+        "metadata": {"name": name, "namespace": "n"},
+        "spec": {"selector": {"a": "b"}, "moduleLoader": {"container": container}, **(spec or {})},
+    }
+    module, findings = load(Module, manifest)
+    assert module is not None, findings
+    subject = Subject(ref=ModuleRef(namespace="n", name=name), uid="module-uid", spec=module.spec)
+    target = resolve(module.spec.module_loader.container, subject.ref, kernel)
+    nodes = KernelNodes(nodes=1, architectures=frozenset(architectures))
+    defaults = {"dockerfiles": DOCKERFILES, "secrets": SECRETS, "kernels": frozenset({kernel})}
+    seen = View(**{**defaults, "tasks": tuple(tasks), "answers": answers, "targets": {kernel: nodes}, **view})
+    return image_step(subject, target, nodes, seen, makers or maker(), now_s, proven=proven, loader=loader)
+
+
+def asked(image=IMAGE, evidence="", **tls) -> Question:
+    return Question(image=image, tls=Tls(**tls), evidence=evidence)
+
+
+def there(**annotations) -> Present:
+    return Present(digest="sha256:1", annotations=annotations)
+
+
+def of(step: ImageStep, type_: type) -> list[Any]:
+    return [action for action in step.actions if isinstance(action, type_)]
+
+
+def created(step: ImageStep) -> Create:
+    (create,) = of(step, Create)
+    return create
+
+
+def deleted(step: ImageStep) -> list[str]:
+    return [action.uid for action in of(step, Delete)]
+
+
+def probed(step: ImageStep) -> list[Question]:
+    return [action.question for action in of(step, Probe)]
+
+
+def job_type(create: Create) -> str:
+    return create.manifest["metadata"]["labels"][f"{PREFIX}job-type"]
+
+
+def attempt_of(create: Create) -> str:
+    return create.manifest["metadata"]["annotations"][f"{PREFIX}attempt"]
+
+
+def inputs_of(create: Create) -> str:
+    return create.manifest["metadata"]["annotations"][f"{PREFIX}inputs"]
+
+
+def request_of(create: Create) -> dict:
+    return create.manifest["spec"]["request"]
+
+
+def task(create: Create, state: State, *, uid="task-uid", ago_s=0.0, attempt=None, deleting=False, **said) -> Task:
+    """Return what the cluster holds of a created task, over since `ago_s`."""
+    metadata = create.manifest["metadata"]
+    annotations = dict(metadata["annotations"])
+    if attempt is not None:
+        annotations[f"{PREFIX}attempt"] = str(attempt)
+    over = state in (State.SUCCEEDED, State.FAILED)
+    return Task(
+        kind=create.kind,
+        name=create.name,
+        uid=uid,
+        labels=metadata["labels"],
+        annotations=annotations,
+        deleting=deleting,
+        job_type=job_type(create),
+        progress=Progress(state=state, **said),
+        finished_at_s=NOW_S - ago_s if over else None,
+    )
+
+
+def started(how: dict, **more) -> Create:
+    """Return the task that is started first."""
+    return created(plan(how, **more))
+
+
+def signing(how: dict = BUILD_AND_SIGN, **more) -> tuple[Create, Create]:
+    """Return the build and the signature of a Module that has both."""
+    build = started(how, **more)
+    found = All(Missing(), {asked(TEMPORARY): there(**{INPUTS_RECORDED: inputs_of(build)})})
+    return build, created(plan(how, **{**more, "answers": found}))
+
+
+# ── Exists ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@EACH_WAY
+def test_the_final_image_is_asked_for_first_and_nothing_is_started_before_the_answer(how):
+    step = plan(how, answers={})
+    assert (step.phase, step.reason) == (Phase.WAITING, Reason.CHECKING_IMAGE)
+    assert step.actions == (Probe(question=asked()),)
+
+
+@EACH_WAY
+def test_an_image_that_is_there_is_ready_whoever_made_it(how):
+    step = plan(how, answers={asked(): there()})
+    assert (step.phase, step.reason, step.digest, step.actions) == (Phase.READY, Reason.IMAGES_READY, "sha256:1", ())
+
+
+@EACH_WAY
+def test_an_image_that_loaders_run_is_not_even_asked_for(how):
+    step = plan(how, answers={}, proven=True)
+    assert (step.phase, step.actions) == (Phase.READY, ())
+
+
+@pytest.mark.parametrize("reason", ["ErrImagePull", "ImagePullBackOff"])
+def test_a_loader_that_cannot_pull_its_image_is_a_reason_to_ask_again(reason):
+    pod = Pod(
+        name="p",
+        uid="pod-uid",
+        module=ModuleRef(namespace="n", name="m"),
+        module_uid="module-uid",
+        role="module-loader",
+        node="a",
+        kernel=KERNEL,
+        waiting_reason=reason,
+    )
+    step = plan(BUILD, answers={asked(): there()}, proven=True, pods=(pod,))
+    assert step.actions == (Probe(question=asked(evidence="pod-uid")),)
+    again = plan(BUILD, answers={asked(evidence="pod-uid"): Missing()}, proven=True, pods=(pod,))
+    assert job_type(created(again)) == "build"
+    other = dataclasses.replace(pod, kernel="5.14.0")
+    assert plan(BUILD, answers={}, proven=True, pods=(other,)).phase is Phase.READY
+
+
+def test_the_registry_is_asked_in_the_way_that_the_mapping_says():
+    tls = {"registryTLS": {"insecure": True, "insecureSkipTLSVerify": True}}
+    step = plan({**BUILD, **tls}, answers={})
+    assert probed(step) == [asked(insecure=True, skip_verify=True)]
+
+
+def test_no_answer_that_is_older_than_a_loader_serves_it():
+    step = plan(BUILD, answers={asked(): Missing()}, loader="loader-uid")
+    assert step.actions == (Probe(question=asked(evidence="loader-uid")),)
+    done = task(started(BUILD), State.SUCCEEDED)
+    assert probed(plan(BUILD, answers={}, tasks=[done], loader="loader-uid")) == [asked(evidence="task-uid")]
+
+
+@EACH_WAY
+@pytest.mark.parametrize("retry_at_s", [None, NOW_S + 30])
+def test_unknown_is_never_missing(how, retry_at_s):
+    step = plan(how, answers={asked(): Unknown(message="the registry timed out", retry_at_s=retry_at_s)})
+    assert (step.phase, step.reason) == (Phase.WAITING, Reason.REGISTRY_UNAVAILABLE)
+    assert step.message == "the registry timed out"
+    assert step.wake_at_s == retry_at_s
+    assert (of(step, Create), of(step, Delete), step.starts) == ([], [], 0)
+
+
+@pytest.mark.parametrize("answer", [Unknown(message="x", retry_at_s=NOW_S), Denied(message="x"), None])
+@pytest.mark.parametrize("state", list(State))
+def test_what_runs_is_kept_while_the_answer_is_not_known(answer, state):
+    running = task(started(BUILD), state, ago_s=LONG_S)
+    changed = {"files": ("dockerfile", "FROM another")}
+    step = plan(BUILD, answers=All(answer), tasks=[running], dockerfiles=changed)
+    assert (of(step, Create), of(step, Delete)) == ([], [])
+
+
+@EACH_WAY
+def test_forbidden_starts_nothing_and_says_that_the_repository_may_not_exist_yet(how):
+    step = plan(how, answers=All(Denied(message="401 after the credentials were accepted")))
+    assert (step.phase, step.reason, step.actions) == (Phase.BLOCKED, Reason.REGISTRY_FORBIDDEN, ())
+    assert step.message.startswith("401 after the credentials were accepted")
+    assert "may not exist yet" in step.message
+
+
+@EACH_WAY
+def test_forbidden_means_missing_only_where_the_configuration_says_so_of_that_registry(how):
+    denied = All(Denied(message="no"))
+    means = Operator(denied_means_missing=frozenset({"registry.example.com:5000"}))
+    assert plan(how, answers=denied, operator=means).starts == 1
+    other = Operator(denied_means_missing=frozenset({"registry.example.com"}))
+    assert plan(how, answers=denied, operator=other).starts == 0
+
+
+@EACH_WAY
+def test_an_index_that_lacks_an_architecture_starts_nothing_and_names_it(how):
+    found = Present(digest="sha256:1", architectures=("amd64", "s390x"))
+    step = plan(how, answers={asked(): found}, architectures=("amd64", "ppc64le", "arm64"))
+    assert (step.phase, step.reason, step.actions) == (Phase.BLOCKED, Reason.ARCHITECTURE_MISSING, ())
+    assert "arm64, ppc64le" in step.message
+
+
+@pytest.mark.parametrize("found", [(), ("amd64", "arm64")])
+def test_a_single_manifest_or_a_whole_index_serves_every_architecture(found):
+    step = plan(BUILD, answers={asked(): Present(digest="d", architectures=found)}, architectures=("amd64", "arm64"))
+    assert step.phase is Phase.READY
+
+
+# ── What is started ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("how", "type_"), [(BUILD, "build"), (SIGN, "sign")])
+def test_a_missing_image_starts_one_task_with_its_name_labels_annotations_and_owner(how, type_):
+    step = plan(how)
+    create = created(step)
+    metadata = create.manifest["metadata"]
+    assert create.kind == JOB
+    assert re.fullmatch(f"m-{type_}-[0-9a-f]{{10}}", create.name)
+    assert metadata["namespace"] == "n"
+    assert metadata["labels"] == {
+        f"{PREFIX}module.name": "m",
+        f"{PREFIX}target-kernel": KERNEL,
+        f"{PREFIX}job-type": type_,
+    }
+    assert metadata["annotations"] == {
+        f"{PREFIX}kernel": KERNEL,
+        f"{PREFIX}inputs": step.inputs,
+        f"{PREFIX}attempt": "1",
+    }
+    assert metadata["ownerReferences"] == [
+        {
+            "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
+            "kind": "Module",
+            "name": "m",
+            "uid": "module-uid",
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+    ]
+    reason = Reason.BUILDING if type_ == "build" else Reason.SIGNING
+    assert (step.phase, step.reason, step.starts, step.attempts) == (Phase.WAITING, reason, 1, 0)
+    assert re.fullmatch("[0-9a-f]{16,64}", step.inputs)
+
+
+@pytest.mark.parametrize(("how", "reason"), [(BUILD, Reason.BUILD_STARTED), (SIGN, Reason.SIGN_STARTED)])
+def test_a_start_is_announced_with_what_is_made_by_whom(how, reason):
+    (said,) = of(plan(how), Announce)
+    assert (said.reason, said.warning) == (reason, False)
+    assert IMAGE in said.message
+    assert "fake" in said.message
+    assert KERNEL in said.message
+
+
+def test_the_kernel_is_verbatim_in_the_annotation_and_safe_in_label_and_image():
+    kernel = "6.1.0_rc1~x+"
+    create = started(BUILD, kernel=kernel)
+    metadata = create.manifest["metadata"]
+    assert metadata["annotations"][f"{PREFIX}kernel"] == kernel
+    assert metadata["labels"][f"{PREFIX}target-kernel"] == "6.1.0_rc1_x"
+    assert request_of(create)["image"].endswith(":6.1.0_rc1_x")
+    assert request_of(create)["kernel"] == kernel
+    assert {"name": "KERNEL_VERSION", "value": kernel} in request_of(create)["args"]
+
+
+def test_two_kernels_that_look_alike_as_a_label_have_different_labels_and_names():
+    kernels = frozenset({"6.1.0", "6.1.0+"})
+    one, other = (started(BUILD, kernel=kernel, kernels=kernels) for kernel in sorted(kernels))
+    labels = [each.manifest["metadata"]["labels"][f"{PREFIX}target-kernel"] for each in (one, other)]
+    assert len(set(labels)) == 2
+    assert one.name != other.name
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+def test_names_have_at_most_63_characters(how):
+    create = started(how, name="m" + "-x" * 25 + "y")
+    assert len(create.name) <= 63
+    assert re.fullmatch("[a-z0-9]([a-z0-9-]*[a-z0-9])?", create.name)
+
+
+def test_the_same_view_starts_the_same_task_so_that_none_can_be_doubled():
+    assert plan(BUILD) == plan(BUILD)
+
+
+def test_the_builder_is_asked_with_all_that_the_module_says():
+    build = {
+        "dockerfileConfigMap": {"name": "files"},
+        "buildArgs": [{"name": "A", "value": "$MOD_NAME"}],
+        "secrets": [{"name": "build"}],
+        "baseImageRegistryTLS": {"insecure": True},
+        "kanikoParams": {"tag": "v1"},
+        "selector": {"builds": "yes"},
+        "params": {"x": [1]},
+    }
+    tolerations = [{"operator": "Exists"}]
+    spec = {"imageRepoSecret": {"name": "push"}, "tolerations": tolerations}
+    how = {"build": build, "registryTLS": {"insecureSkipTLSVerify": True}}
+    request = request_of(started(how, spec=spec, architectures=("arm64",)))
+    assert request["image"] == IMAGE
+    assert request["architecture"] == "arm64"
+    assert (request["dockerfile"], request["dockerfile_config_map"]) == ("FROM scratch", "files")
+    assert request["dockerfile_key"] == "dockerfile"
+    assert {"name": "A", "value": "m"} in request["args"]
+    assert request["secrets"] == ({"name": "build", "keys": ("token",)},)
+    assert request["push_secret"] == "push"  # noqa: S105 -- its name
+    assert request["push_tls"] == {"insecure": False, "skip_verify": True}
+    assert request["base_tls"] == {"insecure": True, "skip_verify": False}
+    assert (request["node_selector"], request["builder_tag"]) == ({"builds": "yes"}, "v1")
+    assert (request["params"], list(request["tolerations"])) == ({"x": [1]}, tolerations)
+
+
+def test_the_signer_is_asked_with_all_that_the_module_says():
+    sign = {
+        **SIGN["sign"],
+        "unsignedImageRegistryTLS": {"insecure": True},
+        "filesToSign": ["/opt/lib/modules/$KERNEL_FULL_VERSION/a.ko"],
+        "params": {"x": 1},
+    }
+    how = {"sign": sign, "modprobe": {"moduleName": "acme", "dirName": "/drivers"}}
+    request = request_of(started(how, spec={"imageRepoSecret": {"name": "push"}}))
+    assert (request["unsigned_image"], request["image"]) == (UNSIGNED, IMAGE)
+    assert request["unsigned_tls"] == {"insecure": True, "skip_verify": False}
+    assert (request["dir_name"], request["files"]) == ("/drivers", (f"/opt/lib/modules/{KERNEL}/a.ko",))
+    secrets = [request[f"{which}_secret"] for which in ("cert", "key", "push")]
+    assert secrets == ["cert", "key", "push"]
+    assert request["params"] == {"x": 1}
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+def test_the_pods_of_a_task_hold_no_token_of_a_service_account(how):
+    assert started(how).manifest["spec"]["template"]["spec"].get("automountServiceAccountToken") is False
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+def test_a_task_pod_leaves_why_it_failed_in_its_termination_message(how):
+    containers = started(how).manifest["spec"]["template"]["spec"]["containers"]
+    assert [each.get("terminationMessagePolicy") for each in containers] == ["FallbackToLogsOnError"]
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+def test_the_pods_of_a_task_have_the_label_that_our_watch_selects(how):
+    template = started(how).manifest["spec"]["template"]
+    assert template.get("metadata", {}).get("labels", {}).get(f"{PREFIX}module.name") == "m"
+
+
+@pytest.mark.parametrize(
+    "makes",
+    [
+        RuntimeError("boom"),
+        [],
+        7,
+        "text",
+        ["text"],
+        [{"apiVersion": "v1", "kind": "Pod"}],
+        [{"apiVersion": ["batch/v1"], "kind": {}}],
+        [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"namespace": "other"}}],
+        [{"apiVersion": "batch/v1", "kind": "Job", "metadata": []}, {"apiVersion": "v1", "kind": "Secret"}],
+        [{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"labels": ["a"]}}],
+    ],
+    ids=str,
+)
+def test_a_renderer_that_does_what_it_may_not_is_a_plugin_error(makes):
+    with pytest.raises(PluginError, match="fake"):
+        plan(BUILD, makers=maker(renderer=Fake(makes=makes)))
+
+
+def test_labels_that_a_renderer_leaves_null_are_as_good_as_none():
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"labels": None, "annotations": None}, "spec": {}}
+    create = started(BUILD, makers=maker(renderer=Fake(makes=[job])))
+    assert job_type(create) == "build"
+
+
+def test_what_a_renderer_says_of_names_labels_and_owners_counts_for_nothing():
+    said = {
+        "name": "x",
+        "generateName": "x-",
+        "finalizers": ["x/y"],
+        "ownerReferences": [{"uid": "other"}],
+        "labels": {f"{PREFIX}module.name": "other", "own": "kept"},
+        "annotations": {f"{PREFIX}attempt": "7"},
+    }
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": said, "spec": {}}
+    metadata = started(BUILD, makers=maker(renderer=Fake(makes=[job]))).manifest["metadata"]
+    assert metadata["name"].startswith("m-build-")
+    assert not {"generateName", "finalizers"} & set(metadata)
+    assert [each["uid"] for each in metadata["ownerReferences"]] == ["module-uid"]
+    assert (metadata["labels"][f"{PREFIX}module.name"], metadata["labels"]["own"]) == ("m", "kept")
+    assert metadata["annotations"][f"{PREFIX}attempt"] == "1"
+
+
+def test_a_task_of_two_objects_is_not_taken_for_two_attempts():
+    objects = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "data": {}},
+        {"apiVersion": "batch/v1", "kind": "Job", "spec": {}},
+    ]
+    makers = maker(renderer=Fake(owns=(JOB, CONFIG_MAP), makes=objects))
+    creates = of(plan(BUILD, makers=makers), Create)
+    assert [each.kind for each in creates] == [CONFIG_MAP, JOB]
+    assert len({each.name for each in creates}) == 2
+    tasks = [task(each, State.RUNNING, uid=f"uid-{index}") for index, each in enumerate(creates)]
+    step = plan(BUILD, makers=makers, tasks=tasks)
+    assert (step.reason, step.actions) == (Reason.BUILDING, ())
+
+
+# ── Build, then sign ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("image", "temporary"),
+    [
+        (IMAGE, TEMPORARY),
+        ("localhost:5000/a", "localhost:5000/a:n_m_kmm_unsigned"),
+        ("r.example.com/a:1@sha256:" + "0" * 64, "r.example.com/a:1-n_m_kmm_unsigned"),
+    ],
+)
+def test_the_temporary_name_is_the_tag_with_a_suffix(image, temporary):
+    assert temporary_image(image, ModuleRef(namespace="n", name="m")) == temporary
+
+
+def test_a_temporary_tag_that_is_too_long_is_an_error_of_that_kernel():
+    how = {**BUILD_AND_SIGN, "containerImage": "registry.example.com/a:" + "x" * 120}
+    with pytest.raises(SpecError, match="128"):
+        plan(how)
+
+
+def test_from_nothing_to_a_signed_image_one_answer_at_a_time():
+    known: dict[Question, Any] = {}
+    tasks: list[Task] = []
+
+    def go() -> ImageStep:
+        return plan(BUILD_AND_SIGN, answers=known, tasks=tasks)
+
+    assert probed(go()) == [asked()]
+    known[asked()] = Missing()
+    assert go().actions == (Probe(question=asked(TEMPORARY)),)
+    known[asked(TEMPORARY)] = Missing()
+    build = created(go())
+    assert (job_type(build), request_of(build)["image"]) == ("build", TEMPORARY)
+    tasks.append(task(build, State.RUNNING, uid="b"))
+    assert (go().reason, go().actions) == (Reason.BUILDING, ())
+    tasks[:] = [task(build, State.SUCCEEDED, uid="b")]
+    assert go().actions == (Probe(question=asked(TEMPORARY, evidence="b")),)
+    known[asked(TEMPORARY, evidence="b")] = there()
+    sign = created(go())
+    assert (job_type(sign), request_of(sign)["unsigned_image"]) == ("sign", TEMPORARY)
+    assert (request_of(sign)["image"], deleted(go())) == (IMAGE, [])
+    tasks.append(task(sign, State.RUNNING, uid="s"))
+    assert (go().reason, go().actions) == (Reason.SIGNING, ())
+    tasks[1] = task(sign, State.SUCCEEDED, uid="s")
+    assert go().actions == (Probe(question=asked(evidence="s")),)
+    known[asked(evidence="s")] = there()
+    last = go()
+    assert (last.phase, sorted(deleted(last)), of(last, Create)) == (Phase.READY, ["b", "s"], [])
+
+
+@pytest.mark.parametrize("recorded", [None, "inputs of another build"])
+def test_a_temporary_image_of_other_or_unknown_inputs_is_built_again(recorded):
+    found = there(**({INPUTS_RECORDED: recorded} if recorded else {}))
+    step = plan(BUILD_AND_SIGN, answers={asked(): Missing(), asked(TEMPORARY): found})
+    assert (job_type(created(step)), request_of(created(step))["image"]) == ("build", TEMPORARY)
+
+
+def test_a_temporary_image_of_the_same_inputs_is_signed_without_a_build():
+    build, sign = signing()
+    assert (job_type(build), job_type(sign)) == ("build", "sign")
+    assert request_of(sign)["unsigned_image"] == TEMPORARY
+
+
+def test_a_temporary_image_that_another_build_has_overwritten_since_is_not_signed():
+    build = started(BUILD_AND_SIGN)
+    found = there(**{INPUTS_RECORDED: "inputs of another build"})
+    answers = {asked(): Missing(), asked(TEMPORARY, evidence="b"): found}
+    step = plan(BUILD_AND_SIGN, answers=answers, tasks=[task(build, State.SUCCEEDED, uid="b")])
+    assert [job_type(each) for each in of(step, Create)] != ["sign"]
+
+
+def test_the_builder_is_told_the_hash_that_the_temporary_image_is_to_carry():
+    build = started(BUILD_AND_SIGN)
+    assert inputs_of(build) in str(build.manifest["spec"])
+
+
+@pytest.mark.parametrize(
+    "answer", [Unknown(message="x", retry_at_s=NOW_S + 1), Denied(message="x")], ids=["unknown", "forbidden"]
+)
+def test_a_temporary_image_that_the_registry_does_not_tell_of_starts_nothing(answer):
+    step = plan(BUILD_AND_SIGN, answers={asked(): Missing(), asked(TEMPORARY): answer})
+    assert (of(step, Create), step.starts) == ([], 0)
+    assert step.reason in (Reason.REGISTRY_UNAVAILABLE, Reason.REGISTRY_FORBIDDEN)
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("temporary", [Missing(), there(), None])
+def test_whatever_becomes_of_a_signature_it_starts_no_build(state, temporary):
+    build, sign = signing()
+    answers = All(temporary, {asked(): Missing(), asked(evidence="s"): Missing()})
+    for tasks in ([task(build, State.SUCCEEDED, uid="b")], []):
+        step = plan(BUILD_AND_SIGN, answers=answers, tasks=[*tasks, task(sign, state, uid="s", ago_s=LONG_S)])
+        assert "build" not in [job_type(each) for each in of(step, Create)]
+
+
+def test_a_failing_build_starts_no_signature():
+    step = plan(BUILD_AND_SIGN, tasks=[task(started(BUILD_AND_SIGN), State.FAILED, uid="b")])
+    assert (step.reason, step.actions) == (Reason.BUILD_FAILED, ())
+
+
+def test_a_sign_section_with_nothing_to_sign_is_an_error_of_the_mapping():
+    with pytest.raises(SpecError, match="nothing to sign"):
+        plan({"sign": SIGNING})
+
+
+@pytest.mark.parametrize("answer", [Missing(), there(), there(**{INPUTS_RECORDED: "x"})])
+@pytest.mark.parametrize("state", [None, *State])
+def test_no_build_beside_a_signature_ever_pushes_under_the_final_name(answer, state):
+    tasks = [task(started(BUILD_AND_SIGN), state, ago_s=LONG_S)] if state else []
+    step = plan(BUILD_AND_SIGN, answers=All(answer, {asked(): Missing()}), tasks=tasks)
+    pushed = {job_type(each): request_of(each)["image"] for each in of(step, Create)}
+    assert pushed.get("build", TEMPORARY) == TEMPORARY
+
+
+# ── An input changes ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def build_with(**more) -> dict:
+    return {"how": {"build": {**BUILD["build"], **more}}}
+
+
+def sign_with(**more) -> dict:
+    return {"how": {"sign": {**SIGN["sign"], **more}}}
+
+
+def digest_of(secret: str) -> dict:
+    return {**SECRETS, secret: dataclasses.replace(SECRETS[secret], digest="changed")}
+
+
+BUILDS_CHANGE = {
+    "Dockerfile": ({}, {"dockerfiles": {"files": ("dockerfile", "FROM changed")}}),
+    "ConfigMap": ({}, build_with(dockerfileConfigMap={"name": "others"})),
+    "argument": (
+        build_with(buildArgs=[{"name": "A", "value": "1"}]),
+        build_with(buildArgs=[{"name": "A", "value": "2"}]),
+    ),
+    "more arguments": ({}, build_with(buildArgs=[{"name": "A", "value": "1"}])),
+    "more Secrets": ({}, build_with(secrets=[{"name": "build"}])),
+    "Secret": (
+        build_with(secrets=[{"name": "build"}]),
+        {**build_with(secrets=[{"name": "build"}]), "secrets": digest_of("build")},
+    ),
+    "push Secret": (
+        {"spec": {"imageRepoSecret": {"name": "push"}}},
+        {"spec": {"imageRepoSecret": {"name": "push"}}, "secrets": digest_of("push")},
+    ),
+    "image": ({}, {"how": {**BUILD, "containerImage": "registry.example.com/other:1"}}),
+    "selector": ({}, build_with(selector={"a": "b"})),
+    "registry's TLS": ({}, {"how": {**BUILD, "registryTLS": {"insecure": True}}}),
+    "base image's TLS": ({}, build_with(baseImageRegistryTLS={"insecureSkipTLSVerify": True})),
+    "builder": ({}, build_with(builder="other")),
+    "builder's tag": ({}, build_with(kanikoParams={"tag": "v2"})),
+    "params": (build_with(params={"a": {"b": 1}}), build_with(params={"a": {"b": 2}})),
+}
+SIGNS_CHANGE = {
+    "certificate": ({}, {"secrets": digest_of("cert")}),
+    "key": ({}, {"secrets": digest_of("key")}),
+    "another key": ({}, sign_with(keySecret={"name": "build"})),
+    "push Secret": (
+        {"spec": {"imageRepoSecret": {"name": "push"}}},
+        {"spec": {"imageRepoSecret": {"name": "push"}}, "secrets": digest_of("push")},
+    ),
+    "unsigned image": ({}, sign_with(unsignedImage="registry.example.com/acme/unsigned:2")),
+    "image": ({}, {"how": {**SIGN, "containerImage": "registry.example.com/other:1"}}),
+    "files": ({}, sign_with(filesToSign=["/a.ko"])),
+    "folder": ({}, {"how": {**SIGN, "modprobe": {"moduleName": "acme", "dirName": "/other"}}}),
+    "registry's TLS": ({}, {"how": {**SIGN, "registryTLS": {"insecure": True}}}),
+    "unsigned image's TLS": ({}, sign_with(unsignedImageRegistryTLS={"insecure": True})),
+    "signer": ({}, sign_with(signer="other")),
+    "params": ({}, sign_with(params={"a": 1})),
+}
+CHANGES = [
+    pytest.param({"how": how, **before}, {"how": how, **after}, id=f"{what} of a {type_}")
+    for type_, how, changes in (("build", BUILD, BUILDS_CHANGE), ("signature", SIGN, SIGNS_CHANGE))
+    for what, (before, after) in changes.items()
+]
+
+
+@UNFINISHED_OR_FAILED
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_an_input_that_changes_restarts_the_task_at_once_by_delete_then_create(before, after, state):
+    first = started(**before)
+    running = task(first, state)
+    assert of(plan(**before, tasks=[running]), Delete) == []
+
+    step = plan(**after, tasks=[running])
+    assert (deleted(step), of(step, Create)) == (["task-uid"], [])
+    assert step.phase is Phase.WAITING
+    # Two pushers must not share a tag: nothing is made before the other is gone.
+    assert plan(**after, tasks=[dataclasses.replace(running, deleting=True)]).actions == ()
+    second = created(plan(**after))
+    assert inputs_of(second) != inputs_of(first)
+    assert second.name != first.name
+    assert attempt_of(second) == "1"
+
+
+@UNFINISHED_OR_FAILED
+def test_what_is_no_input_restarts_nothing(state):
+    running = task(started(BUILD), state)
+    others = {**SECRETS, "build": dataclasses.replace(SECRETS["build"], digest="changed")}
+    step = plan(BUILD, tasks=[running], secrets=others, kernels=frozenset({KERNEL, "5.14.0"}), build_slots=0)
+    assert step.actions == ()
+
+
+def test_a_final_image_that_exists_is_never_rebuilt_whatever_changes():
+    for after in BUILDS_CHANGE.values():
+        assert plan(**{"how": BUILD, **after[1]}, answers=All(there())).phase is Phase.READY
+
+
+def test_a_changed_dockerfile_restarts_the_signature_too():
+    build, sign = signing()
+    tasks = [task(build, State.SUCCEEDED, uid="b"), task(sign, State.RUNNING, uid="s")]
+    step = plan(BUILD_AND_SIGN, tasks=tasks, dockerfiles={"files": ("dockerfile", "FROM changed")})
+    assert (sorted(deleted(step)), of(step, Create)) == (["b", "s"], [])
+
+
+def test_a_changed_key_restarts_the_signature_and_not_the_build():
+    build, sign = signing()
+    tasks = [task(build, State.SUCCEEDED, uid="b"), task(sign, State.RUNNING, uid="s")]
+    step = plan(BUILD_AND_SIGN, tasks=tasks, secrets=digest_of("key"))
+    assert (deleted(step), of(step, Create)) == (["s"], [])
+
+
+def test_the_tasks_of_another_kernel_are_left_alone():
+    other = task(started(BUILD, kernel="5.14.0"), State.RUNNING, uid="other")
+    step = plan(BUILD, tasks=[other])
+    assert deleted(step) == []
+    assert job_type(created(step)) == "build"
+
+
+def test_a_build_that_the_module_no_longer_asks_for_is_deleted_before_signing_begins():
+    step = plan(SIGN, tasks=[task(started(BUILD), State.RUNNING, uid="b")])
+    assert (deleted(step), of(step, Create)) == (["b"], [])
+
+
+# ── Attempts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("attempt", "delay_s"),
+    [(1, 60), (2, 120), (3, 240), (4, 480), (5, 960), (6, 1920), (7, 3600), (8, 3600), (5000, 3600)],
+)
+def test_the_delay_doubles_from_a_minute_to_an_hour(attempt, delay_s):
+    assert back_off_s(attempt) == delay_s
+    create = started(BUILD)
+    early = plan(BUILD, tasks=[task(create, State.FAILED, attempt=attempt, ago_s=delay_s - 1)])
+    assert (early.phase, early.actions, early.wake_at_s) == (Phase.BLOCKED, (), NOW_S + 1)
+    due = plan(BUILD, tasks=[task(create, State.FAILED, attempt=attempt, ago_s=delay_s)])
+    assert attempt_of(created(due)) == str(attempt + 1)
+
+
+@pytest.mark.parametrize(("how", "reason"), [(BUILD, Reason.BUILD_FAILED), (SIGN, Reason.SIGN_FAILED)])
+def test_a_failed_task_is_kept_and_shown_with_why(how, reason):
+    failed = task(started(how), State.FAILED, ago_s=10, message="disk full")
+    step = plan(how, tasks=[failed])
+    assert (step.phase, step.reason, step.message, step.actions) == (Phase.BLOCKED, reason, "disk full", ())
+    assert (step.attempts, step.last_failure_s, step.inputs) == (1, NOW_S - 10, failed.inputs)
+
+
+def test_a_task_that_failed_without_a_message_is_told_by_its_reason():
+    assert plan(BUILD, tasks=[task(started(BUILD), State.FAILED, reason="Evicted")]).message == "Evicted"
+
+
+def test_the_next_attempt_is_created_first_and_only_then_the_one_before_is_deleted():
+    first = started(BUILD)
+    failed = task(first, State.FAILED, uid="1", ago_s=60, message="why")
+    due = plan(BUILD, tasks=[failed])
+    second = created(due)
+    assert (deleted(due), attempt_of(second), inputs_of(second)) == ([], "2", inputs_of(first))
+    assert second.name != first.name
+    assert (due.attempts, due.starts) == (1, 1)
+
+    then = plan(BUILD, tasks=[failed, task(second, State.PENDING, uid="2")])
+    assert (deleted(then), of(then, Create), then.attempts) == (["1"], [], 1)
+    going = dataclasses.replace(failed, deleting=True)
+    after = plan(BUILD, tasks=[going, task(second, State.RUNNING, uid="2")])
+    assert (after.actions, after.attempts) == ((), 1)
+
+
+def test_a_count_survives_a_crash_after_every_step():
+    first = started(BUILD)
+    failed = task(first, State.FAILED, uid="1", ago_s=60)
+    second = created(plan(BUILD, tasks=[failed]))
+    for tasks in ([failed, task(second, State.FAILED, uid="2")], [task(second, State.FAILED, uid="2")]):
+        step = plan(BUILD, tasks=tasks)
+        assert (step.attempts, step.wake_at_s, of(step, Create)) == (2, NOW_S + 120, [])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_latest_attempt_counts_in_whatever_order_they_are_listed(order):
+    create = started(BUILD)
+    tasks = [task(create, State.FAILED, uid=str(each), attempt=each, ago_s=LONG_S) for each in (2, 10)][::order]
+    step = plan(BUILD, tasks=tasks)
+    assert (attempt_of(created(step)), deleted(step)) == ("11", ["2"])
+
+
+@pytest.mark.parametrize("state", [State.PENDING, State.RUNNING])
+def test_a_task_under_way_is_waited_for(state):
+    step = plan(BUILD, tasks=[task(started(BUILD), state, message="pulling")])
+    assert (step.phase, step.reason, step.message) == (Phase.WAITING, Reason.BUILDING, "pulling")
+    assert (step.actions, step.attempts) == ((), 0)
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_task_on_its_way_out_is_waited_for(state):
+    step = plan(BUILD, tasks=[task(started(BUILD), state, deleting=True, ago_s=LONG_S)])
+    assert (step.phase, step.actions) == (Phase.WAITING, ())
+
+
+# ── Succeeded ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+@pytest.mark.parametrize("older", [Missing(), there()])
+def test_a_task_that_succeeded_is_deleted_only_after_an_answer_asked_because_of_it(how, older):
+    done = task(started(how), State.SUCCEEDED)
+    step = plan(how, answers={asked(): older}, tasks=[done])
+    assert (step.phase, step.actions) == (Phase.WAITING, (Probe(question=asked(evidence="task-uid")),))
+    found = plan(how, answers={asked(): older, asked(evidence="task-uid"): there()}, tasks=[done])
+    assert (found.phase, deleted(found), found.digest) == (Phase.READY, ["task-uid"], "sha256:1")
+
+
+def test_a_task_that_is_being_deleted_is_not_deleted_again():
+    going = task(started(BUILD), State.SUCCEEDED, deleting=True)
+    assert plan(BUILD, answers=All(there()), tasks=[going]).actions == ()
+
+
+def test_proof_by_running_loaders_does_not_delete_what_has_just_succeeded():
+    done = task(started(BUILD), State.SUCCEEDED)
+    assert probed(plan(BUILD, answers={}, tasks=[done], proven=True)) == [asked(evidence="task-uid")]
+
+
+@pytest.mark.parametrize(
+    ("how", "state"),
+    [(BUILD, State.FAILED), (SIGN, State.FAILED), (BUILD_AND_SIGN, State.SUCCEEDED)],
+    ids=["failed build", "failed signature", "build whose signature is gone"],
+)
+def test_no_finished_task_is_left_for_ever_where_running_loaders_prove_the_image(how, state):
+    left = task(started(how), state, ago_s=LONG_S)
+    step = plan(how, answers=All(there()), tasks=[left], proven=True, loader="loader-uid")
+    assert (step.phase, deleted(step)) == (Phase.READY, ["task-uid"])
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+@pytest.mark.parametrize(("attempt", "delay_s"), [(1, 60), (2, 120), (9, 3600)])
+def test_built_but_not_found_backs_off_like_a_failure(how, attempt, delay_s):
+    create = started(how)
+    done = task(create, State.SUCCEEDED, attempt=attempt, ago_s=delay_s - 1)
+    step = plan(how, answers={asked(evidence="task-uid"): Missing()}, tasks=[done])
+    assert (step.phase, step.reason, step.actions) == (Phase.BLOCKED, Reason.BUILT_BUT_NOT_FOUND, ())
+    assert (step.wake_at_s, step.attempts) == (NOW_S + 1, attempt)
+    assert IMAGE in step.message
+    due = task(create, State.SUCCEEDED, attempt=attempt, ago_s=delay_s)
+    again = plan(how, answers={asked(evidence="task-uid"): Missing()}, tasks=[due])
+    assert (attempt_of(created(again)), deleted(again)) == (str(attempt + 1), [])
+
+
+def test_a_temporary_image_that_was_built_but_is_not_found_backs_off_too():
+    done = task(started(BUILD_AND_SIGN), State.SUCCEEDED, uid="b")
+    step = plan(BUILD_AND_SIGN, answers=MISSING, tasks=[done])
+    assert (step.reason, step.actions, step.wake_at_s) == (Reason.BUILT_BUT_NOT_FOUND, (), NOW_S + 60)
+
+
+# ── The certificate changes ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("recorded", [None, "", "new"])
+@pytest.mark.parametrize("how", [SIGN, BUILD_AND_SIGN])
+def test_an_image_is_not_signed_again_where_no_other_certificate_is_recorded(how, recorded):
+    found = there() if recorded is None else there(**{CERTIFICATE_RECORDED: recorded})
+    assert plan(how, answers={asked(): found}).phase is Phase.READY
+
+
+def test_an_image_is_signed_again_where_the_signer_recorded_another_certificate():
+    found = there(**{CERTIFICATE_RECORDED: "old"})
+    step = plan(SIGN, answers={asked(): found})
+    assert (job_type(created(step)), request_of(created(step))["unsigned_image"]) == ("sign", UNSIGNED)
+    running = task(created(step), State.SUCCEEDED)
+    answers = {asked(): found, asked(evidence="task-uid"): there(**{CERTIFICATE_RECORDED: "new"})}
+    after = plan(SIGN, answers=answers, tasks=[running])
+    assert (after.phase, deleted(after)) == (Phase.READY, ["task-uid"])
+
+
+@pytest.mark.parametrize(
+    "secrets",
+    [
+        {key: facts for key, facts in SECRETS.items() if key != "cert"},
+        {**SECRETS, "cert": dataclasses.replace(SECRETS["cert"], certificate="")},
+    ],
+    ids=["no Secret", "no certificate in it"],
+)
+def test_a_certificate_that_is_not_known_is_no_other_certificate(secrets):
+    found = there(**{CERTIFICATE_RECORDED: "old"})
+    assert plan(SIGN, answers={asked(): found}, secrets=secrets).phase is Phase.READY
+
+
+def test_only_what_is_signed_has_a_certificate():
+    assert plan(BUILD, answers={asked(): there(**{CERTIFICATE_RECORDED: "old"})}).phase is Phase.READY
+
+
+def test_an_image_that_was_built_here_is_signed_again_from_what_was_built():
+    build, _ = signing()
+    temporary = there(**{INPUTS_RECORDED: inputs_of(build)})
+    step = plan(
+        BUILD_AND_SIGN, answers={asked(): there(**{CERTIFICATE_RECORDED: "old"}), asked(TEMPORARY): temporary}
+    )
+    assert (job_type(created(step)), request_of(created(step))["unsigned_image"]) == ("sign", TEMPORARY)
+
+
+@pytest.mark.parametrize("temporary", [Missing(), there(), there(**{INPUTS_RECORDED: "inputs of another build"})])
+def test_another_certificate_never_rebuilds_a_final_image_that_exists(temporary):
+    found = there(**{CERTIFICATE_RECORDED: "old"})
+    step = plan(BUILD_AND_SIGN, answers={asked(): found, asked(TEMPORARY): temporary})
+    assert "build" not in [job_type(each) for each in of(step, Create)]
+
+
+# ── The queue, and what is missing ────────────────────────────────────────────────────────────────────────────
+
+
+@EACH_WAY
+def test_what_finds_no_slot_is_queued(how):
+    step = plan(how, build_slots=0)
+    assert (step.phase, step.reason, step.starts) == (Phase.WAITING, Reason.BUILD_QUEUED, 0)
+    assert of(step, Create) == []
+    assert plan(how, build_slots=1).starts == 1
+
+
+def test_a_repetition_that_finds_no_slot_starts_nothing_and_loses_no_count():
+    failed = task(started(BUILD), State.FAILED, ago_s=LONG_S, message="why")
+    step = plan(BUILD, tasks=[failed], build_slots=0)
+    assert (of(step, Create), of(step, Delete), step.starts, step.attempts) == ([], [], 0, 1)
+    assert step.message == "why; as many builds and signatures run as may at once"
+
+
+def test_a_full_queue_stops_nothing_that_is_under_way():
+    running = task(started(BUILD), State.RUNNING)
+    assert plan(BUILD, tasks=[running], build_slots=0).reason is Reason.BUILDING
+
+
+@pytest.mark.parametrize(
+    ("how", "view", "named"),
+    [
+        (BUILD, {"dockerfiles": {}}, '"files"'),
+        (build_with(secrets=[{"name": "gone"}])["how"], {}, '"gone"'),
+        ({**BUILD}, {"spec": {"imageRepoSecret": {"name": "gone"}}}, '"gone"'),
+        (SIGN, {"spec": {"imageRepoSecret": {"name": "gone"}}}, '"gone"'),
+        (sign_with(keySecret={"name": "gone"})["how"], {}, '"gone"'),
+        (sign_with(certSecret={"name": "gone"})["how"], {}, '"gone"'),
+        (BUILD_AND_SIGN, {"dockerfiles": {}}, '"files"'),
+        (build_with(dockerfileConfigMap={})["how"], {}, "dockerfileConfigMap"),
+    ],
+)
+def test_an_input_that_does_not_exist_is_named_and_starts_nothing(how, view, named):
+    with pytest.raises(SpecError, match=named):
+        plan(how, **view)
+    # An image that is there needs none of them.
+    assert plan(how, **view, answers=All(there())).phase is Phase.READY
+
+
+def test_a_builder_that_is_not_installed_is_a_plugin_error():
+    def none(name):
+        raise PluginError(f'no builder "{name}"')
+
+    how = build_with(builder="kanico")["how"]
+    with pytest.raises(PluginError, match='no builder "kanico"'):
+        plan(how, makers=maker(builder=none))
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN])
+def test_a_name_that_a_stranger_has_is_said_and_nothing_is_touched(how):
+    name = started(how).name
+    step = plan(how, taken=frozenset({name}))
+    assert (step.phase, step.reason, step.actions, step.starts) == (Phase.BLOCKED, Reason.NAME_TAKEN, (), 0)
+    assert f'"{name}"' in step.message
+
+
+def test_a_name_that_a_stranger_has_is_said_for_a_later_attempt_too():
+    failed = task(started(BUILD), State.FAILED, ago_s=60)
+    name = created(plan(BUILD, tasks=[failed])).name
+    step = plan(BUILD, tasks=[failed], taken=frozenset({name}))
+    assert (step.phase, step.reason, of(step, Create)) == (Phase.BLOCKED, Reason.NAME_TAKEN, [])
+    assert deleted(step) == []
