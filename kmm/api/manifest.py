@@ -96,8 +96,7 @@ def items(stream: BinaryIO) -> Iterator[Any]:
     decode = codecs.getincrementaldecoder("utf-8")().decode
     parse = json.JSONDecoder().raw_decode
     try:
-        text = decode(head)
-        text, ended = text[_ITEMS.search(text).end() :], False  # type: ignore[union-attr]
+        text, ended = _ITEMS.split(decode(head), maxsplit=1)[1], False
         while True:
             text = text.lstrip(" \t\r\n,")
             if text.startswith("]"):
