@@ -74,6 +74,7 @@ class Cluster:
     status: dict[str, Any] = field(default_factory=dict)
     now_s: float = 1_000_000.0
     happened: Counter[str] = field(default_factory=Counter)
+    builds: bool = False
     signs: bool = False
     uids: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -135,6 +136,11 @@ class Cluster:
         if action.kind == DAEMON_SET:
             selector = action.manifest["spec"]["selector"]["matchLabels"]
             made = DaemonSet(**common, role=metadata["labels"][names.ROLE], selector=selector)
+            image = action.manifest["spec"]["template"]["spec"]["containers"][0]["image"]
+            gated = self.builds or self.signs
+            assert made.role != names.LOADER or not gated or image in self.images, (
+                "loaded before it was there, signed"
+            )
             for other in self.daemon_sets.values():
                 assert other.deleting or (other.role, other.kernel) != (made.role, made.kernel), "doubled"
             self.daemon_sets[action.name] = made
@@ -190,9 +196,19 @@ class Cluster:
 
     def is_moving(self) -> bool:
         """Whether the controllers have not ended what they are at."""
-        return any(each.deleting for each in (*self.daemon_sets.values(), *self.tasks.values())) or any(
-            task.progress.state is State.RUNNING for task in self.tasks.values()
+        return (
+            any(each.deleting for each in (*self.daemon_sets.values(), *self.tasks.values()))
+            or any(task.progress.state is State.RUNNING for task in self.tasks.values())
+            or any(each.available != self._wanted_pods(each) for each in self.daemon_sets.values())
         )
+
+    def _wanted_pods(self, each: DaemonSet) -> int:
+        if each.role == names.LOADER:
+            return next((count for kernel, count in self.kernels.items() if self._is_for(each, kernel)), 0)
+        return sum(self.kernels.values())
+
+    def _is_for(self, each: DaemonSet, kernel: str) -> bool:
+        return each.selector[names.KERNEL] == names.kernel_label_values(self.kernels)[kernel]
 
     def live(self) -> None:
         """Let time pass: deletions end, pods start, tasks finish, what was not known may be asked again."""
@@ -201,7 +217,7 @@ class Cluster:
             for name in [name for name, each in kept.items() if each.deleting]:
                 del kept[name]
         for name, each in self.daemon_sets.items():
-            count = self.kernels.get(each.kernel, 0) if each.role == names.LOADER else sum(self.kernels.values())
+            count = self._wanted_pods(each)
             self.daemon_sets[name] = replace(each, scheduled=count, ready=count, available=count)
         for name, task in self.tasks.items():
             if task.progress.state is State.RUNNING:

@@ -11,12 +11,16 @@ from cluster import DAEMON_SET, Cluster, catalog, subject
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from kmm.api.metadata import PREFIX
 from kmm.api.module import ModuleSpec
 from kmm.api.schema import load
+from kmm.contract import ModuleRef
 from kmm.core import names
 from kmm.core.actions import Replace
+from kmm.core.node import plan_node
+from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
-from kmm.core.view import DaemonSet
+from kmm.core.view import DaemonSet, Pod
 
 CATALOG = catalog()
 KERNELS = ("6.1.0-18-amd64", "6.1.0-18-amd64+", "5.14.0-70.el9.x86_64", "6", "k/strange kernel")
@@ -50,6 +54,7 @@ clusters = st.builds(
         images={"registry.example.com:5000/a:6.1.0-18-amd64": {}} if there else {},
         fails=fails,
         unknown=unknown,
+        builds=build,
         signs=sign,
     ),
     st.booleans(),
@@ -114,6 +119,8 @@ def test_whatever_is_lost_or_late_the_end_is_the_same(cluster, disturbances):
                 cluster.carry_out(action)
         if count < len(plan.actions):
             OCCURRED["a crash between two actions"] += 1
+            # The last write was done, and nobody learnt of it: the next plan is made from what is there.
+            OCCURRED["a lost response"] += count > 0
         if lag != 1:
             cluster.live()
     settle(cluster)
@@ -234,16 +241,75 @@ def test_an_edit_by_somebody_else_is_reverted_once(cluster, how):
     assert cluster.happened["Create"] == before
 
 
+MODULES = {
+    ModuleRef(namespace=namespace, name=name): f"{namespace}-{name}" for namespace in "ab" for name in ("m", "x.y")
+}
+node_labels = st.dictionaries(
+    st.sampled_from(
+        [
+            "foreign.example/label",
+            names.KERNEL,
+            *(names.ready_label(module.namespace, module.name) for module in MODULES),
+            *(names.device_plugin_ready_label(module.namespace, module.name) for module in MODULES),
+            f"{PREFIX}m.ready",
+            f"{PREFIX}gone.module.ready",
+            f"{PREFIX}a.m.version.ready",
+        ]
+    ),
+    st.sampled_from(["", KERNELS[0]]),
+)
+pods = st.builds(
+    Pod,
+    name=st.just("p"),
+    uid=st.just("u"),
+    module=st.sampled_from(list(MODULES)),
+    module_uid=st.sampled_from([*MODULES.values(), "of a Module that is gone"]),
+    role=st.sampled_from([names.LOADER, names.DEVICE_PLUGIN]),
+    node=st.just("n"),
+    kernel=st.sampled_from(KERNELS),
+    ready=st.booleans(),
+    deleting=st.booleans(),
+)
+
+
+@COMMON
+@given(node_labels, st.lists(pods, max_size=4), st.sampled_from(KERNELS), st.booleans())
+def test_one_patch_makes_a_nodes_labels_right_and_touches_no_others(labels, on_it, kernel, ready):
+    node = Node(name="n", kernel=kernel, labels=labels, ready=ready)
+    OCCURRED["an unlabelled node"] += names.KERNEL not in labels
+    OCCURRED["a node that is not Ready"] += not ready
+    actions = plan_node(node, on_it, MODULES, KERNELS).actions
+    assert len(actions) <= 1
+    changes = dict(actions[0].labels) if actions else {}
+    assert all(label.startswith(PREFIX) for label in changes)
+    after = {key: value for key, value in {**labels, **changes}.items() if value is not None}
+    assert after[names.KERNEL] == names.kernel_label_values(KERNELS)[kernel]
+    assert plan_node(replace(node, labels=after), on_it, MODULES, KERNELS).actions == ()
+    for module, uid in MODULES.items():
+        label = names.ready_label(module.namespace, module.name)
+        loaded = any(
+            pod.ready
+            and not pod.deleting
+            and (pod.role, pod.module, pod.module_uid, pod.kernel) == (names.LOADER, module, uid, kernel)
+            for pod in on_it
+        )
+        kept = not ready and label in labels
+        assert (label in after) == (loaded or kept), "a partition must not remove device plugins, nor anything else"
+
+
 def test_zz_each_thing_that_can_go_wrong_did_occur():
     """Last in this file: the counts of what the generated cases held."""
     print(dict(OCCURRED))
     for what in (
         "a stale view",
         "a lost request",
+        "a lost response",
         "a crash between two actions",
         "a duplicate twin",
         "a look-alike of another owner",
         "a Module being deleted",
+        "an unlabelled node",
+        "a node that is not Ready",
         "unknown image",
         "failed task",
         "already exists",
