@@ -264,6 +264,15 @@ def _order_begins_with_name(modprobe: Any) -> Iterator[tuple[Path, str]]:
         )
 
 
+_HOST_FIRMWARE = r"^/+var/+lib/+firmware(/|$)"
+
+
+def _firmware_is_the_images(modprobe: Any) -> Iterator[tuple[Path, str]]:
+    path = at(modprobe, "firmwarePath")
+    if isinstance(path, str) and re.match(_HOST_FIRMWARE, path):
+        yield ("firmwarePath",), "must not be where the node keeps its firmware, which hides the image's files there"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Modprobe:
     """What modprobe is told."""
@@ -285,6 +294,12 @@ class Modprobe:
     )
 
     RULES: ClassVar = (
+        Rule(
+            name="FirmwareIsTheImages",
+            message="firmwarePath must not be /var/lib/firmware or below it, where the node keeps its own",
+            cel=f"!has(self.firmwarePath) || !self.firmwarePath.matches('{_HOST_FIRMWARE}')",
+            offences=_firmware_is_the_images,
+        ),
         Rule(
             name="NameOrRawArgs",
             message="rawArgs cannot be set when moduleName is set",

@@ -22,9 +22,11 @@ from kmm.api.manifest import ManifestError, documents, items, read_limited
 from kmm.api.module import ModuleSpec
 from kmm.api.schema import at
 from kmm.catalog import Catalog
+from kmm.cli.validate import flat
 from kmm.contract import ModuleRef
 from kmm.core import names
 from kmm.core.actions import Create, Plan, Probe
+from kmm.core.images import learn
 from kmm.core.placement import Node, by_kernel, is_targeted, node_of, targeted, why_not
 from kmm.core.reasons import Reason
 from kmm.core.spoke import is_privileged, plan_module
@@ -61,6 +63,8 @@ def plan(files: Sequence[str], nodes: str | None, images: str | None, output: st
     """Print what would be done. Return 1 where a Module is wrong, else 0. Raises ConfigError for wrong use."""
     if output not in ("table", "yaml", "json"):
         raise ConfigError(f'output "{output}" is unknown: it is table, yaml or json')
+    if [*files, nodes, images].count("-") > 1:
+        raise ConfigError("standard input (-) can be read only once")
     world = _World()
     for file in files:
         _read_manifests(file, world)
@@ -106,12 +110,16 @@ def _reading(file: str) -> Iterator[BinaryIO]:
 def _read_manifests(file: str, world: _World) -> None:
     with _reading(file) as stream:
         values = [document.value for document in documents(read_limited(stream))]
-    while values:
-        value = values.pop(0)
-        if isinstance(value, Mapping) and value.get("kind") in ("List", "ModuleList") and "items" in value:
-            values = [*value["items"], *values] if isinstance(value["items"], list) else values
-        elif is_ours(value):
-            world.modules.append((file, value if isinstance(value, Mapping) else {}))
+    for value in (each for whole in values for each in flat(whole)):
+        if not isinstance(value, Mapping):
+            raise ConfigError(
+                f"{file}: holds something that is not an object: a manifest begins with apiVersion and kind"
+            )
+        if is_ours(value):
+            known = {_title(each) for _, each in world.modules}
+            if _title(value) in known:
+                raise ConfigError(f"{file}: {_title(value)} is there a second time")
+            world.modules.append((file, value))
         else:
             _take(value, world)
 
@@ -124,10 +132,15 @@ def _take(value: Mapping[str, Any], world: _World) -> None:
                 if isinstance(text := at(value, "data", name), str):
                     world.dockerfiles.setdefault(key, (name, text))
         case "Secret":
-            data = {**(at(value, "stringData") or {}), **(at(value, "data") or {})}
+            data = {**_object(value, "stringData"), **_object(value, "data")}
             world.secrets[key] = SecretFacts(keys=tuple(sorted(data)), digest=names.digest(data))
         case "Namespace":
-            world.namespaces[key[1]] = at(value, "metadata", "labels") or {}
+            world.namespaces[key[1]] = _object(value.get("metadata") or {}, "labels")
+
+
+def _object(of: object, key: str) -> Mapping[str, Any]:
+    found = at(of, key)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _read_nodes(file: str) -> list[Node]:
@@ -153,7 +166,11 @@ def _read_images(file: str) -> dict[str, tuple[str, ...]]:
         return dict.fromkeys(value.split(), ())
     if isinstance(value, list) and not more:
         return dict.fromkeys(map(str, value), ())
-    if isinstance(value, Mapping) and not more:
+    if (
+        isinstance(value, Mapping)
+        and not more
+        and all(each is None or isinstance(each, list) for each in value.values())
+    ):
         return {key: tuple(map(str, below or ())) for key, below in value.items()}
     raise ConfigError(f"{file}: must name images: one a line, a list, or a map of images to architectures")
 
@@ -194,7 +211,8 @@ def _plan(manifest: Mapping[str, Any], spec: ModuleSpec, world: _World, catalog:
     )
     made = plan_module(subject, view, catalog, 0.0)
     while questions := [each.question for each in made.actions if isinstance(each, Probe)]:
-        view = replace(view, answers={**view.answers, **{each: _answer(each, world) for each in questions}})
+        for question in questions:
+            view = replace(view, answers=learn(view.answers, question, _answer(question, world)))
         made = plan_module(subject, view, catalog, 0.0)
     return Planned(subject=subject, view=view, plan=made, nodes=tuple(nodes), notes=tuple(notes))
 
@@ -262,7 +280,7 @@ def _table(planned: Planned) -> Iterator[str]:
     if blocked := planned.plan.reasons.get(""):
         yield f"  nothing is done: {blocked}"
     elif len(rows) == 1:
-        yield "  no node is targeted, so nothing is created"
+        yield "  no node is targeted, so nothing is created" if planned.nodes else "  there are no nodes to plan for"
     others = (
         Counter(why_not(spec, node) for node in planned.nodes if not is_targeted(spec, node)) if spec else Counter()
     )

@@ -23,7 +23,7 @@ def validate(files: Sequence[str], catalog: Catalog, *, strict: bool = False) ->
     failed = False
     for file in files:
         try:
-            values = [value for document in documents(_read(file)) for value in _flat(document.value)]
+            values = [value for document in documents(_read(file)) for value in flat(document.value)]
         except (OSError, ManifestError) as error:
             reason = f"cannot be read: {error.strerror}" if isinstance(error, OSError) else str(error)
             print(printable(f"{file}: {reason}"))
@@ -62,14 +62,14 @@ def _subject(value: Any, number: int) -> str:
     return f"{named or 'object'} {f'{namespace}/' if namespace else ''}{name}"[:400]
 
 
-def _flat(value: Any) -> Iterator[Any]:
+def flat(value: Any) -> Iterator[Any]:
     """Yield the objects of a list, which may be a Kubernetes `List` or that of one of our kinds."""
     if isinstance(value, Mapping) and isinstance(value.get("kind"), str) and value["kind"] in _LISTS:
         items = value.get("items")
         if not isinstance(items, list):
             raise ManifestError(f'has a {value["kind"]} whose "items" is not a list')
         for item in items:
-            yield from _flat(item)  # as deep as files may be nested, no deeper
+            yield from flat(item)  # as deep as files may be nested, no deeper
     else:
         yield value
 

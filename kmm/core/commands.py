@@ -20,7 +20,7 @@ _ORDER_FOLDER = "/run/modprobe.d"
 # Removes from $2 what is in the folder $1, and folders left empty, but not $2 itself; without `find`, which
 # small images lack.
 _REMOVE_COPIED = (
-    'remove() { for f in "$1"/* ${3:+"$1"/.[!.]*}; do '
+    'remove() { [ "$1" -ef "$2" ] && return; for f in "$1"/* ${3:+"$1"/.[!.]*}; do '
     '[ -e "$f" ] || [ -L "$f" ] || continue; '
     'if [ -d "$f" ] && [ ! -L "$f" ]; then ( remove "$f" "$2/${f##*/}" all ); rmdir "$2/${f##*/}" 2>/dev/null; '
     'else rm -f "$2/${f##*/}"; fi; done; :; }'

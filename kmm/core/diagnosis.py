@@ -72,4 +72,4 @@ def diagnose(pod: Pod) -> tuple[Reason, str] | None:
 
 def is_news(pod: Pod) -> bool:
     """Whether a pod says why it failed, and not only that it will be tried again."""
-    return pod.waiting_reason != _AGAIN
+    return pod.waiting_reason not in (_AGAIN, "ImagePullBackOff")

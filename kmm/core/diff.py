@@ -59,7 +59,7 @@ def bring(wanted: Wanted, owned: Sequence[DaemonSet], subject: Subject, view: Vi
     yield from (_delete(each, "there is another one for the same nodes") for each in surplus)
     if dict(kept.selector) != dict(wanted.selector):
         message = f"{kept.name} selects its pods in another way and is made anew: its driver is reloaded"
-        yield _delete(kept, "its selector is not ours and cannot be changed")
+        yield _delete(kept, "its selector is not what is wanted, and cannot be changed")
         yield Announce(reason=Reason.SELECTOR_CHANGED, message=message, warning=True)
         return
     yield from _update(wanted, kept)

@@ -6,7 +6,7 @@ call looks at both and says what one step would bring it on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -29,7 +29,7 @@ from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
 from kmm.core.reasons import Reason
 from kmm.core.rendered import finished_task, kind_of, render
 from kmm.core.view import Answer, Denied, KernelNodes, Missing, Present, Question, Subject, Task, Unknown, View
-from kmm.errors import SpecError
+from kmm.errors import PluginError, SpecError
 from kmm.oci import reference
 
 BUILD, SIGN = "build", "sign"
@@ -108,12 +108,14 @@ def image_step(
     *,
     proven: bool,
     loader: str = "",
+    made_for: str = "",
 ) -> ImageStep:
     """Say where the image of a mapping with `build` or `sign` is, and what to do next.
 
     `proven`: a loader of this very image was made, so that, if none has failed to pull it, it need not be asked for.
-    `loader`: the uid of whatever loader there is, which makes answers older than it worthless. Raises SpecError and
-    PluginError for what is wrong with this kernel's mapping.
+    `loader`: the uid of whatever loader there is, which makes answers older than it worthless. `made_for`: another
+    kernel of the Module that has an image of this name. Raises SpecError and PluginError for what is wrong with this
+    kernel's mapping.
     """
     tasks = [task for task in view.tasks if task.kernel == target.kernel]
     finished_tasks = [task for task in tasks if _is_over(task) and not task.deleting]
@@ -146,11 +148,20 @@ def image_step(
                 certificate=current,
                 actions=tuple(_delete(task, "the image is there") for task in gone),
             )
-        step = _signed_again(subject, target, nodes, view, makers, tasks, now_s)
         # The image is there, whatever becomes of this: it is loaded.
+        try:
+            step = _signed_again(subject, target, nodes, view, makers, tasks, now_s)
+        except (SpecError, PluginError) as error:
+            step = ImageStep(phase=Phase.READY, reason=Reason.CERTIFICATE_CHANGED, message=str(error))
         return replace(step, phase=Phase.READY, digest=answer.digest, certificate=recorded)
     if not _is_missing(answer, target.image, view):
         return _unanswered(question, answer, target.image, now_s)
+    if made_for:
+        # Two pushers must not share a tag, and what is built for one kernel cannot be loaded on the other.
+        raise SpecError(
+            f"the image {target.image} is missing and is also that of the kernel {made_for}: name it by a variable "
+            "that tells the two kernels apart"
+        )
     if target.sign is None:
         job = _build_job(subject, target, target.image, nodes, view, makers)
         return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
@@ -422,7 +433,11 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
             inputs=job.inputs,
         )
     name = names.task_name(subject.ref.name, job.type, names.digest(subject.uid, job.inputs, job.kernel), attempt)
-    if name in view.taken:
+    rendered = [
+        (name if index == 0 else f"{name}-{index}", kind, manifest)
+        for index, (kind, manifest) in enumerate(_kinds(job))
+    ]
+    if name := next((each for each, _, _ in rendered if each in view.taken), ""):
         return ImageStep(
             phase=Phase.BLOCKED,
             reason=Reason.NAME_TAKEN,
@@ -438,10 +453,10 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
     creates = tuple(
         Create(
             kind=kind,
-            manifest=finished_task(manifest, subject, name if index == 0 else f"{name}-{index}", labels, annotations),
+            manifest=finished_task(manifest, subject, each, labels, annotations),
             reason=f"{job.image} is missing",
         )
-        for index, (kind, manifest) in enumerate(_kinds(job))
+        for each, kind, manifest in rendered
     )
     started, under_way = (
         (Reason.BUILD_STARTED, Reason.BUILDING) if job.type == BUILD else (Reason.SIGN_STARTED, Reason.SIGNING)
@@ -479,6 +494,17 @@ def certificate(sign: SignInputs, view: View) -> str:
     """Return the fingerprint of the certificate to sign with, or an empty text where it is not known."""
     facts = view.secrets.get(sign.cert_secret or "")
     return facts.certificate if facts else ""
+
+
+def learn(answers: Mapping[Question, Answer], question: Question, answer: Answer) -> dict[Question, Answer]:
+    """Return what is known after an answer: that an image is there takes back every "missing" about it."""
+    kept = {
+        asked: known
+        for asked, known in answers.items()
+        if not (isinstance(answer, Present) and isinstance(known, Missing))
+        or (asked.image, asked.tls) != (question.image, question.tls)
+    }
+    return {**kept, question: answer}
 
 
 def _is_missing(answer: Answer | None, image: str, view: View) -> bool:

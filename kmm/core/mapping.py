@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from kmm.contract import BuildArg, ModuleRef, Tls
 from kmm.core.kernel import candidates, expand
 from kmm.errors import SpecError
 from kmm.oci import reference
+
+# What `uname -r` says and a path may hold: printable ASCII but for / and :, which a mount path cannot have.
+_A_PATH = re.compile(r"[!-.0-9;-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +72,21 @@ def resolve(container: ModuleLoaderContainer, module: ModuleRef, kernel: str) ->
 
     Raises SpecError where the mapping that would decide cannot be read, for this kernel only.
     """
+    if not _A_PATH.fullmatch(kernel) or kernel in (".", ".."):
+        raise SpecError(f'the kernel "{kernel[:80]}" cannot be the name of a folder below /lib/modules')
     mapping = find(container, kernel)
     if mapping is None:
         return None
     template = mapping.container_image or container.container_image
     if template is None:
         raise SpecError("neither the kernel mapping nor the container has a containerImage")
+    image = _image(template, module, kernel)
+    made = mapping.build or container.build or mapping.sign or container.sign
+    if made and reference.parse(image).digest:
+        raise SpecError(f"the image {image[:200]} is named by its digest, so it can neither be built nor signed")
     return KernelTarget(
         kernel=kernel,
-        image=_image(template, module, kernel),
+        image=image,
         tls=_tls(mapping.registry_tls or container.registry_tls),
         in_tree_modules=_in_tree(mapping) or _in_tree(container),
         build=_build(container.build, mapping.build, module, kernel),

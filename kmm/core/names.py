@@ -28,7 +28,7 @@ LOADER = "module-loader"
 DEVICE_PLUGIN = "device-plugin"
 
 _NAME_KEPT = 40
-_READY = re.compile(rf"{re.escape(PREFIX)}(?P<module>.+)\.(?P<role>ready|device-plugin-ready)")
+_READY = re.compile(rf"{re.escape(PREFIX)}(?!version-module\.).+\.(ready|device-plugin-ready)")
 
 
 def ready_label(namespace: str, name: str) -> str:
@@ -51,6 +51,11 @@ def older_labels(name: str) -> tuple[str, str] | None:
 def is_ready_label(label: str) -> bool:
     """Whether a node's label is one of those that say that something of a Module is ready."""
     return _READY.fullmatch(label) is not None
+
+
+def fits(label: str) -> bool:
+    """Whether a label's name is short enough for the API server."""
+    return len(label.rpartition("/")[2]) <= LABEL_LONGEST
 
 
 def canonical(value: Any) -> bytes:
@@ -89,8 +94,12 @@ def _kernel_label_values(kernels: frozenset[str]) -> Mapping[str, str]:
     count: dict[str, int] = {}
     for value in plain.values():
         count[value] = count.get(value, 0) + 1
+    hashed = {kernel: _with_hash(kernel, value) for kernel, value in plain.items()}
+    spelt = set(hashed.values())  # a kernel's own name may spell what another one is cut to
     labels = {
-        kernel: value if count[value] == 1 and 0 < len(value) <= LABEL_LONGEST else _with_hash(kernel, value)
+        kernel: value
+        if count[value] == 1 and 0 < len(value) <= LABEL_LONGEST and value not in spelt
+        else hashed[kernel]
         for kernel, value in plain.items()
     }
     return MappingProxyType(labels)
@@ -102,5 +111,5 @@ def _plain_label(kernel: str) -> str:
 
 
 def _with_hash(kernel: str, value: str) -> str:
-    suffix = "-" + hashlib.sha256(kernel.encode()).hexdigest()[:8]
+    suffix = "-" + hashlib.sha256(kernel.encode("utf-8", "replace")).hexdigest()[:8]
     return (value[: LABEL_LONGEST - len(suffix)] + suffix).lstrip("-._")

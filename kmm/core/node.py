@@ -20,7 +20,7 @@ def plan_node(node: Node, pods: Collection[Pod], modules: Mapping[ModuleRef, str
     kernel. While the node itself is not Ready, what is said to be ready stays: a partition must not remove device
     plugins. Labels that name no Module go.
     """
-    wanted = {names.KERNEL: names.kernel_label_values({*kernels, node.kernel})[node.kernel]}
+    wanted = {names.KERNEL: names.kernel_label_values({*kernels, node.kernel})[node.kernel]} if node.kernel else {}
     ready = [pod for pod in pods if _is_ready(pod, node, modules)]
     for pod in ready:
         older = names.older_labels(pod.module.name)
@@ -30,6 +30,8 @@ def plan_node(node: Node, pods: Collection[Pod], modules: Mapping[ModuleRef, str
         elif pod.role == names.DEVICE_PLUGIN:
             wanted[names.device_plugin_ready_label(pod.module.namespace, pod.module.name)] = ""
             wanted |= {older[1]: ""} if older else {}
+    # A Module that came past our admission may have a name too long for a label: it must not cost the others theirs.
+    wanted = {key: value for key, value in wanted.items() if names.fits(key)}
     changes: dict[str, str | None] = {key: value for key, value in wanted.items() if node.labels.get(key) != value}
     known = _labels_of(modules)
     for label in node.labels:

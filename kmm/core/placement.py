@@ -104,7 +104,7 @@ def node_of(manifest: Manifest) -> Node:
     taints = spec.get("taints")
     return Node(
         name=str(metadata.get("name") or ""),
-        kernel=str(info.get("kernelVersion") or ""),
+        kernel=str(info.get("kernelVersion") or "").encode("utf-8", "replace").decode(),
         labels={str(key): str(value) for key, value in _object(metadata, "labels").items()},
         taints=tuple(
             Taint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -20,22 +21,50 @@ def render(renderer: Renderer[R], request: R, namespace: str) -> Sequence[Manife
     try:
         made = renderer.render(request)
     except Exception as error:  # a plugin may raise anything, and must stop nobody else
-        raise PluginError(f'"{renderer.name}" could not render: {type(error).__name__}: {error}'[:500]) from None
+        raise RendererError(f'"{renderer.name}" could not render: {type(error).__name__}: {error}'[:500]) from None
+    try:
+        made = json.loads(json.dumps(made, allow_nan=False))
+    except (TypeError, ValueError, RecursionError):
+        raise RendererError(f'"{renderer.name}" rendered what JSON cannot write') from None
     allowed = {(kind.api_version, kind.kind) for kind in renderer.owns}
     if not isinstance(made, list | tuple) or not made:
-        raise PluginError(f'"{renderer.name}" rendered nothing')
+        raise RendererError(f'"{renderer.name}" rendered nothing')
     for manifest in made:
         kind = (manifest.get("apiVersion"), manifest.get("kind")) if isinstance(manifest, Mapping) else ("", "")
         if not all(isinstance(each, str) for each in kind) or kind not in allowed:
-            raise PluginError(f'"{renderer.name}" rendered {kind}, which is not among the kinds that it owns')
+            raise RendererError(f'"{renderer.name}" rendered {kind}, which is not among the kinds that it owns')
         metadata = manifest.get("metadata") or {}
         if not isinstance(metadata, Mapping) or not all(
             isinstance(metadata.get(key) or {}, Mapping) for key in ("labels", "annotations")
         ):
-            raise PluginError(f'"{renderer.name}" rendered an object whose metadata cannot be read')
+            raise RendererError(f'"{renderer.name}" rendered an object whose metadata cannot be read')
         if metadata.get("namespace", namespace) != namespace:
-            raise PluginError(f'"{renderer.name}" rendered an object for another namespace')
+            raise RendererError(f'"{renderer.name}" rendered an object for another namespace')
+        if not _has_whole_pods(manifest):
+            raise RendererError(f'"{renderer.name}" rendered an object whose pod template is none')
     return made
+
+
+def _has_whole_pods(manifest: Mapping[str, Any]) -> bool:
+    """Whether a pod template, where there is one, is such that the core can finish it."""
+    is_daemon_set = manifest.get("kind") == "DaemonSet"
+    spec = manifest.get("spec", {})
+    template = spec.get("template") if isinstance(spec, Mapping) else spec
+    if not isinstance(spec, Mapping) or not isinstance(template, Mapping):
+        return isinstance(spec, Mapping) and template is None and not is_daemon_set
+    metadata, pod = template.get("metadata") or {}, template.get("spec") or {}
+    if not isinstance(metadata, Mapping) or not isinstance(metadata.get("labels") or {}, Mapping):
+        return False
+    if not isinstance(pod, Mapping):
+        return False
+    every = [pod.get(key) or [] for key in ("containers", "initContainers")]
+    return (bool(every[0]) or not is_daemon_set) and all(
+        isinstance(each, list) and all(isinstance(container, dict) for container in each) for each in every
+    )
+
+
+class RendererError(PluginError):
+    """A plugin raised while it rendered, or rendered what it may not."""
 
 
 def finished(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kmm.catalog import Catalog
 from kmm.contract import Renderer
@@ -17,15 +17,18 @@ from kmm.core.images import InputMissingError, Makers, Phase, certificate, image
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason
-from kmm.core.status import KernelState, status
+from kmm.core.rendered import RendererError
+from kmm.core.status import KERNELS_MOST, KernelState, readable, status
 from kmm.core.view import DaemonSet, KernelNodes, Operator, Subject, Task, View
 from kmm.errors import PluginError, SpecError
 
 R = TypeVar("R")
+_Wrong: TypeAlias = tuple[Reason, str] | None
 
 _ENFORCE = "pod-security.kubernetes.io/enforce"
 _WHY_NOT_LOADED = frozenset(
     {
+        Reason.IMAGE_PULL_FAILED,
         Reason.LOAD_FAILED,
         Reason.KEY_REJECTED,
         Reason.LOCKED_DOWN,
@@ -47,7 +50,6 @@ _TOLD = _WHY_NOT_LOADED | frozenset(
         Reason.REGISTRY_FORBIDDEN,
         Reason.ARCHITECTURE_MISSING,
         Reason.INPUT_MISSING,
-        Reason.IMAGE_PULL_FAILED,
         Reason.PLUGIN_MISSING,
         Reason.RENDERER_FAILED,
     }
@@ -68,28 +70,29 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         # A Module on its way out takes its objects along (owner references); before every watch has synced,
         # what is not seen may yet be there.
         return Plan()
+    written, view = view.status, replace(view, status=readable(view.status))
     blocked = blockage(subject, view)
     kernels: list[_KernelPlan] = []
     actions: list[Action] = []
-    plugins = ""
+    wrong: _Wrong = None
     if blocked is None:
-        slots = view.build_slots
-        for kernel in sorted(view.targets):
-            planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s)
+        slots, shared = view.build_slots, _Shared({})
+        # A kernel that has tasks goes on with them: whose image has the same name comes after it.
+        busy = {task.kernel for task in view.tasks}
+        for kernel in sorted(view.targets, key=lambda each: (each not in busy, each)):
+            planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s, shared)
             slots -= planned.starts
             kernels.append(planned)
+        kernels.sort(key=lambda each: (not each.state.failed, each.state.kernel))
         for planned in kernels:
             actions += planned.actions
-            if planned.state.reason in (Reason.PLUGIN_MISSING, Reason.RENDERER_FAILED):
-                plugins = planned.state.message
         device_plugin, wrong = _plan_device_plugin(subject, view, catalog)
-        plugins = plugins or wrong
         actions += [*device_plugin, *_collect(view, {each.state.kernel: each.state for each in kernels})]
     states = [each.state for each in kernels]
-    made = status(subject, view, states, blocked, plugins, now_s)
-    if made != view.status:
+    made = status(subject, view, states, blocked, wrong, now_s)
+    if made != written:
         # It is written as a merge patch: what is no longer said has to be taken away by name.
-        gone = dict.fromkeys(view.status.keys() - made.keys())
+        gone = dict.fromkeys(written.keys() - made.keys())
         actions += [*_announce(view, states, made), SetStatus(status={**gone, **made})]
     wakes = [each.wake_at_s for each in kernels if each.wake_at_s is not None]
     return Plan(
@@ -149,7 +152,21 @@ def _choose(
     raise PluginError(f"the Module names no {noun}, and neither does the configuration; {installed}")
 
 
-def _plan_kernel(subject: Subject, kernel: str, view: View, catalog: Catalog, now_s: float) -> _KernelPlan:
+class _Shared:
+    """Which kernel each image is made for, so that no two are made under one name."""
+
+    def __init__(self, images: dict[str, str]) -> None:
+        self.images = images
+
+    def other(self, target: KernelTarget) -> str:
+        """Return another kernel that has this image's name, or an empty text."""
+        first = self.images.setdefault(target.image, target.kernel)
+        return "" if first == target.kernel else first
+
+
+def _plan_kernel(
+    subject: Subject, kernel: str, view: View, catalog: Catalog, now_s: float, shared: _Shared
+) -> _KernelPlan:
     nodes = view.targets[kernel]
     target: KernelTarget | None = None
     try:
@@ -167,14 +184,18 @@ def _plan_kernel(subject: Subject, kernel: str, view: View, catalog: Catalog, no
                 settled=True,
             )
             return _KernelPlan(state=state)
-        return _plan_target(subject, target, nodes, view, catalog, now_s)
+        return _plan_target(subject, target, nodes, view, catalog, now_s, shared)
     except SpecError as error:
         reason = {NameTakenError: Reason.NAME_TAKEN, InputMissingError: Reason.INPUT_MISSING}.get(
             type(error), Reason.MAPPING_UNREADABLE
         )
         return _stuck(kernel, nodes, target, reason, str(error))
     except PluginError as error:
-        return _stuck(kernel, nodes, target, Reason.PLUGIN_MISSING, str(error))
+        return _stuck(kernel, nodes, target, _of_plugin(error), str(error))
+
+
+def _of_plugin(error: PluginError) -> Reason:
+    return Reason.RENDERER_FAILED if isinstance(error, RendererError) else Reason.PLUGIN_MISSING
 
 
 def _stuck(kernel: str, nodes: KernelNodes, target: KernelTarget | None, reason: Reason, message: str) -> _KernelPlan:
@@ -185,7 +206,13 @@ def _stuck(kernel: str, nodes: KernelNodes, target: KernelTarget | None, reason:
 
 
 def _plan_target(
-    subject: Subject, target: KernelTarget, nodes: KernelNodes, view: View, catalog: Catalog, now_s: float
+    subject: Subject,
+    target: KernelTarget,
+    nodes: KernelNodes,
+    view: View,
+    catalog: Catalog,
+    now_s: float,
+    shared: _Shared,
 ) -> _KernelPlan:
     label = names.kernel_label_values({*view.kernels, target.kernel})[target.kernel]
     noted = certificate(target.sign, view) if target.sign else ""
@@ -201,7 +228,7 @@ def _plan_target(
         planned = _loading(subject, wanted, owned, target, nodes, view)
         left = [_end(task) for task in view.tasks if task.kernel == target.kernel and not task.deleting]
         return replace(planned, actions=(*planned.actions, *left))
-    loader = max((each.uid for each in owned if not each.deleting), default="")
+    loader = max((each.uid for each in owned), default="")
     # What we rendered before, edited by somebody or not, had an image.
     proven = any(
         not each.deleting
@@ -210,7 +237,8 @@ def _plan_target(
         for each in owned
     )
     chosen = makers(catalog, view.operator)
-    step = image_step(subject, target, nodes, view, chosen, now_s, proven=proven, loader=loader)
+    made_for = shared.other(target)
+    step = image_step(subject, target, nodes, view, chosen, now_s, proven=proven, loader=loader, made_for=made_for)
     if step.phase is Phase.READY:
         if step.certificate:
             wanted = replace(wanted, annotations={names.CERTIFICATE: step.certificate})
@@ -218,7 +246,7 @@ def _plan_target(
         state = replace(planned.state, digest=step.digest)
         if step.reason is not Reason.IMAGES_READY:
             state = replace(state, message=f"{state.message}; {step.reason}: {step.message}".rstrip(": "))
-        if planned.actions:
+        if planned.actions or planned.state.reason is Reason.IMAGE_PULL_FAILED:
             # Tasks go only once the loader is there: it is then what proves that the image is.
             return replace(planned, state=state)
         return replace(planned, state=state, actions=step.actions, wake_at_s=step.wake_at_s, starts=step.starts)
@@ -281,11 +309,11 @@ def _is_for(owned: DaemonSet, kernel: str, label: str) -> bool:
     return noted == kernel if noted else owned.labels.get(names.KERNEL) == label
 
 
-def _plan_device_plugin(subject: Subject, view: View, catalog: Catalog) -> tuple[list[Action], str]:
+def _plan_device_plugin(subject: Subject, view: View, catalog: Catalog) -> tuple[list[Action], _Wrong]:
     owned = [each for each in view.daemon_sets if each.role == names.DEVICE_PLUGIN]
     asked = subject.spec.device_plugin if subject.spec else None
     if asked is None:
-        return [_delete(each, "the Module has no device plugin") for each in owned if not each.deleting], ""
+        return [_delete(each, "the Module has no device plugin") for each in owned if not each.deleting], None
     try:
         renderer = catalog.device_plugin(asked.renderer or view.operator.device_plugin)
         wanted = Wanted(
@@ -295,9 +323,13 @@ def _plan_device_plugin(subject: Subject, view: View, catalog: Catalog) -> tuple
             manifest=render_device_plugin(subject, renderer, view.operator),
             annotations={},
         )
-        return list(bring(wanted, owned, subject, view)), ""
-    except (PluginError, SpecError) as error:
-        return [], f"the device plugin: {error}"  # what runs is kept
+        return list(bring(wanted, owned, subject, view)), None
+    except NameTakenError as error:
+        return [], (Reason.NAME_TAKEN, str(error))
+    except SpecError as error:
+        return [], (Reason.MAPPING_UNREADABLE, f"the device plugin: {error}")
+    except PluginError as error:
+        return [], (_of_plugin(error), f"the device plugin: {error}")  # what runs is kept
 
 
 def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
@@ -319,7 +351,7 @@ def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]
     before = {each.get("kernelVersion"): each.get("reason") for each in view.status.get("kernels") or ()}
     told = [
         Announce(reason=state.reason, message=f"kernel {state.kernel}: {state.message}", warning=True)
-        for state in states
+        for state in states[:KERNELS_MOST]  # of the others it is not known what was told
         if state.reason in _TOLD and before.get(state.kernel) != state.reason
     ]
     was, now = (_ready(each) for each in (view.status, made))

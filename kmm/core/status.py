@@ -44,10 +44,13 @@ def status(
     view: View,
     kernels: Sequence[KernelState],
     blocked: tuple[Reason, str] | None,
-    plugins: str,
+    wrong: tuple[Reason, str] | None,
     now_s: float,
 ) -> dict[str, Any]:
-    """Return the whole status. `blocked`: why nothing is done. `plugins`: what is wrong with those."""
+    """Return the whole status.
+
+    `blocked`: why nothing is done, so that what was known of the kernels is kept. `wrong`: with the device plugin.
+    """
     previous = {each.get("kernelVersion"): each for each in view.status.get("kernels") or ()}
     targeted = sum(nodes.nodes for nodes in view.targets.values())
     made: dict[str, Any] = {
@@ -58,8 +61,11 @@ def status(
             "availableNumber": _available(view.daemon_sets, names.LOADER),
         },
         "kernels": [_kernel(each, previous.get(each.kernel) or {}) for each in kernels[:KERNELS_MOST]],
-        "conditions": _conditions(subject, view, kernels, blocked, plugins, targeted, now_s),
+        "conditions": _conditions(subject, view, kernels, blocked, wrong, targeted, now_s),
     }
+    if blocked:
+        made["kernels"] = list(view.status.get("kernels") or ())
+        made["moduleLoader"]["desiredNumber"] = (view.status.get("moduleLoader") or {}).get("desiredNumber", 0)
     if len(kernels) > KERNELS_MOST:
         made["kernelsNotShown"] = len(kernels) - KERNELS_MOST
     if subject.spec and subject.spec.device_plugin:
@@ -69,6 +75,29 @@ def status(
             "availableNumber": _available(view.daemon_sets, names.DEVICE_PLUGIN),
         }
     return made
+
+
+def readable(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what can be read of a status, whoever wrote it: the rest counts as absent."""
+
+    def listed(key: str, name: str) -> list[Mapping[str, Any]]:
+        value = written.get(key)
+        return [
+            each
+            for each in (value if isinstance(value, list) else ())
+            if isinstance(each, Mapping) and all(isinstance(each.get(text, ""), str) for text in (name, *_TEXTS))
+        ]
+
+    loader = written.get("moduleLoader")
+    return {
+        **written,
+        "kernels": listed("kernels", "kernelVersion"),
+        "conditions": listed("conditions", "type"),
+        "moduleLoader": loader if isinstance(loader, Mapping) else {},
+    }
+
+
+_TEXTS = ("reason", "message", "image", "digest", "status", "lastTransitionTime")
 
 
 def _available(owned: Sequence[DaemonSet], role: str) -> int:
@@ -90,7 +119,11 @@ def _kernel(state: KernelState, previous: Mapping[str, Any]) -> dict[str, Any]:
         "lastFailureTime": failed_at,
         "inputsHash": state.inputs,
     }
-    return {key: value for key, value in made.items() if value not in (None, "") and (key != "attempts" or value)}
+    return {
+        key: value
+        for key, value in made.items()
+        if key == "kernelVersion" or (value not in (None, "") and (key != "attempts" or value))
+    }
 
 
 def _conditions(
@@ -98,28 +131,29 @@ def _conditions(
     view: View,
     kernels: Sequence[KernelState],
     blocked: tuple[Reason, str] | None,
-    plugins: str,
+    wrong: tuple[Reason, str] | None,
     targeted: int,
     now_s: float,
 ) -> list[dict[str, Any]]:
+    lacking = [(each.reason, each.message) for each in kernels] + ([wrong] if wrong else [])
+    plugins = next((each for each in lacking if each[0] in (Reason.PLUGIN_MISSING, Reason.RENDERER_FAILED)), None)
     wanted = [
         ("ImagesReady", *_images(kernels, blocked)),
         ("Loaded", *_loaded(kernels, blocked)),
-        ("DevicePluginReady", *_device_plugin(subject, view, kernels)),
+        ("DevicePluginReady", *((False, *wrong) if wrong else _device_plugin(subject, view, kernels))),
         (
             "PluginsAvailable",
-            not plugins,
-            Reason.PLUGIN_MISSING if plugins else Reason.PLUGINS_AVAILABLE,
-            plugins or "every plugin that is asked for is installed",
+            plugins is None,
+            *(plugins or (Reason.PLUGINS_AVAILABLE, "every plugin that is asked for is installed")),
         ),
     ]
-    wrong = next((each for each in (*wanted[3:], *wanted[:3]) if not each[1]), None)
+    failed = next((each for each in (*wanted[3:], *wanted[:3]) if not each[1]), None)
     if blocked:
         ready = ("Ready", False, *blocked)
     elif not targeted:
         ready = ("Ready", True, Reason.NO_NODES, "no node has the selector's labels and only tolerated taints")
-    elif wrong:
-        ready = ("Ready", False, wrong[2], wrong[3])
+    elif failed:
+        ready = ("Ready", False, failed[2], failed[3])
     else:
         ready = ("Ready", True, Reason.READY, f"loaded on {sum(each.nodes for each in kernels if each.mapped)} nodes")
     before = {each.get("type"): each for each in view.status.get("conditions") or ()}

@@ -10,6 +10,8 @@ from kmm.api.module import ModuleSpec
 from kmm.contract import Finding, Kind, Manifest, ModuleRef, Progress, Tls
 from kmm.core import names
 
+_DIGITS = 7  # of an attempt's number: more were not written by us
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
@@ -87,7 +89,7 @@ class Task(Owned):
     def attempt(self) -> int:
         """Which attempt it is, from 1."""
         given = self.annotations.get(names.ATTEMPT, "1")
-        return int(given) if given.isascii() and given.isdigit() else 1
+        return int(given) if given.isascii() and given.isdigit() and len(given) < _DIGITS else 1
 
     @property
     def inputs(self) -> str:
@@ -191,6 +193,7 @@ class View:
     Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there.
+    `answers`: kept by `kmm.core.images.learn`.
     """
 
     targets: Mapping[str, KernelNodes] = field(default_factory=dict)

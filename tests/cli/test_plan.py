@@ -131,10 +131,15 @@ def test_images_that_exist_need_no_build_and_those_that_do_not_need_a_builder(no
 
 def test_a_wrong_module_is_told_and_the_others_are_planned(nodes, tmp_path):
     wrong = tmp_path / "wrong.yaml"
-    wrong.write_text((EXAMPLES / "prebuilt.yaml").read_text().replace("moduleName: kmm_ci_a", "moduleName: -x"))
+    wrong.write_text(
+        (EXAMPLES / "prebuilt.yaml")
+        .read_text()
+        .replace("moduleName: kmm_ci_a", "moduleName: -x")
+        .replace("kmm-ci-a\n", "wrong\n")
+    )
     code, out, err = kmm("-f", wrong, "-f", EXAMPLES / "firmware.yaml", "--nodes", nodes)
     assert code == 1
-    assert f"{wrong}: Module drivers/kmm-ci-a: spec.moduleLoader.container.modprobe.moduleName" in err
+    assert f"{wrong}: Module drivers/wrong: spec.moduleLoader.container.modprobe.moduleName" in err
     assert "DaemonSet" in out
 
 
@@ -165,6 +170,11 @@ def test_nodes_that_cannot_be_read_are_one_line_and_exit_code_2(tmp_path, text, 
         (("-f", "none.yaml"), "none.yaml: cannot be read: No such file or directory"),
         (("-f", EXAMPLES / "prebuilt.yaml", "-o", "xml"), 'output "xml" is unknown'),
         (("-f", EXAMPLES / "prebuilt.yaml", "--nodes", "none"), "none: cannot be read"),
+        (
+            ("-f", EXAMPLES / "prebuilt.yaml", "-f", EXAMPLES / "build.yaml"),
+            "Module drivers/kmm-ci-a is there a second",
+        ),
+        (("-f", "-", "--nodes", "-"), "standard input (-) can be read only once"),
         (("-f", EXAMPLES / "prebuilt.yaml", "--images", "/"), "/: cannot be read: Is a directory"),
     ],
 )

@@ -160,6 +160,15 @@ def test_unloading_removes_what_is_left_of_firmware_and_keeps_the_exit_code(mach
     assert len(machine(unload_command(gone, KERNEL))[1]) == 1
 
 
+def test_unloading_never_removes_the_nodes_own_firmware_where_the_image_links_to_it(machine):
+    target = machine.path / "lib/firmware"
+    (target / "foreign.bin").write_text("not ours")
+    link = machine.path / "link"
+    link.symlink_to(target)
+    assert len(machine(unload_command(Modprobe(module_name="m", firmware_path=str(link)), KERNEL))[1]) == 1
+    assert (target / "foreign.bin").exists()
+
+
 def test_a_failed_copy_stops_the_load(machine):
     code, calls, _ = machine(load_command(Modprobe(module_name="m", firmware_path="/no/such/folder"), ()))
     assert code != 0

@@ -181,7 +181,10 @@ def test_what_a_renderer_says_of_labels_is_kept_but_ours_win():
     made = daemon_set()
     made["spec"] = {
         "selector": {"matchLabels": {"own": "selector"}},
-        "template": {"metadata": {"labels": {"own": "x", **dict.fromkeys(LABELS, "other")}}, "spec": {}},
+        "template": {
+            "metadata": {"labels": {"own": "x", **dict.fromkeys(LABELS, "other")}},
+            "spec": {"containers": [{}]},
+        },
     }
     rendered = render(renderer=Fake([made]))
     assert rendered["spec"]["selector"] == {"matchLabels": LABELS}
@@ -207,11 +210,11 @@ def test_what_a_renderer_says_of_labels_is_kept_but_ours_win():
         (Fake([daemon_set(kind=["DaemonSet"])]), "not among the kinds that it owns"),
         (Fake([daemon_set(), daemon_set()]), "exactly one DaemonSet"),
         (Fake([daemon_set(kind="Deployment")], owns=(DEPLOYMENT,)), "exactly one DaemonSet"),
-        (Fake([daemon_set(spec=None)]), "without a pod template"),
-        (Fake([daemon_set(spec={})]), "without a pod template"),
-        (Fake([daemon_set(spec={"template": "x"})]), "without a pod template"),
-        (Fake([{"apiVersion": "apps/v1", "kind": "DaemonSet"}]), "without a pod template"),
-        (Fake([daemon_set(spec={"template": {"metadata": {"labels": "x"}}})]), "without a pod template"),
+        (Fake([daemon_set(spec=None)]), "pod template is none"),
+        (Fake([daemon_set(spec={})]), "pod template is none"),
+        (Fake([daemon_set(spec={"template": "x"})]), "pod template is none"),
+        (Fake([{"apiVersion": "apps/v1", "kind": "DaemonSet"}]), "pod template is none"),
+        (Fake([daemon_set(spec={"template": {"metadata": {"labels": "x"}}})]), "pod template is none"),
     ],
 )
 def test_a_renderer_that_does_what_it_may_not_is_a_plugin_error(renderer, error):

@@ -411,7 +411,7 @@ def test_the_builder_is_asked_with_all_that_the_module_says():
     assert (request["dockerfile"], request["dockerfile_config_map"]) == ("FROM scratch", "files")
     assert request["dockerfile_key"] == "dockerfile"
     assert {"name": "A", "value": "m"} in request["args"]
-    assert request["secrets"] == ({"name": "build", "keys": ("token",)},)
+    assert request["secrets"] == [{"name": "build", "keys": ["token"]}]
     assert request["push_secret"] == "push"  # noqa: S105 -- its name
     assert request["push_tls"] == {"insecure": False, "skip_verify": True}
     assert request["base_tls"] == {"insecure": True, "skip_verify": False}
@@ -430,7 +430,7 @@ def test_the_signer_is_asked_with_all_that_the_module_says():
     request = request_of(started(how, spec={"imageRepoSecret": {"name": "push"}}))
     assert (request["unsigned_image"], request["image"]) == (UNSIGNED, IMAGE)
     assert request["unsigned_tls"] == {"insecure": True, "skip_verify": False}
-    assert (request["dir_name"], request["files"]) == ("/drivers", (f"/opt/lib/modules/{KERNEL}/a.ko",))
+    assert (request["dir_name"], request["files"]) == ("/drivers", [f"/opt/lib/modules/{KERNEL}/a.ko"])
     secrets = [request[f"{which}_secret"] for which in ("cert", "key", "push")]
     assert secrets == ["cert", "key", "push"]
     assert request["params"] == {"x": 1}

@@ -202,3 +202,9 @@ def test_the_labels_of_the_longest_allowed_module_are_valid_keys():
     name = "m" * (63 - len("n..device-plugin-ready"))
     assert is_label_key(names.device_plugin_ready_label("n", name))
     assert is_label_key(names.ready_label("n", name))
+
+
+def test_a_kernel_that_spells_what_another_one_is_cut_to_gets_another_label():
+    first = kernel_label_values({"6.1", "6.1+"})["6.1"]
+    labels = kernel_label_values({"6.1", "6.1+", first})
+    assert len(set(labels.values())) == 3

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kmm.api.metadata import PREFIX
 from kmm.contract import ModuleRef
 from kmm.core import names
 from kmm.core.actions import LabelNode, Release
@@ -205,3 +206,19 @@ def test_one_patch_is_enough_whatever_the_order_of_pods(labels, pods, ready):
     assert changes(node(labels, ready=ready), pods[::-1]) == patch
     merged = {key: value for key, value in {**labels, **patch}.items() if value is not None}
     assert changes(node(merged, ready=ready), pods) == {}
+
+
+def test_a_label_that_would_be_too_long_costs_the_others_nothing():
+    long = ModuleRef(namespace="n" * 30, name="m" * 40)
+    pod = Pod(name="p", uid="p", module=long, module_uid="u", role=names.LOADER, node="n", kernel="6.1", ready=True)
+    (action,) = plan_node(Node(name="n", kernel="6.1", labels={}), [pod], {long: "u"}, {"6.1"}).actions
+    assert set(action.labels) == {names.KERNEL, f"{PREFIX}{'m' * 40}.ready"}
+
+
+def test_a_users_version_label_is_not_taken_for_one_of_ours():
+    labels = {names.KERNEL: "6.1", f"{PREFIX}version-module.n.a.ready": "1"}
+    assert plan_node(Node(name="n", kernel="6.1", labels=labels), [], {}, {"6.1"}).actions == ()
+
+
+def test_a_node_without_a_kernel_gets_no_label_of_it():
+    assert plan_node(Node(name="n", kernel="", labels={}), [], {}, {""}).actions == ()

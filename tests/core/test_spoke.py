@@ -9,13 +9,14 @@ import pytest
 from kmm.api.metadata import PREFIX
 from kmm.api.module import ModuleSpec
 from kmm.api.schema import load
-from kmm.catalog import Catalog
+from kmm.catalog import Catalog, Plugin, build_catalog
 from kmm.contract import Finding, Kind, ModuleRef, Progress, State
 from kmm.core import names
 from kmm.core.actions import Announce, Create, Delete, SetStatus
+from kmm.core.images import learn
 from kmm.core.reasons import Reason
 from kmm.core.spoke import plan_module
-from kmm.core.view import DaemonSet, KernelNodes, Operator, Pod, Subject, Task, View
+from kmm.core.view import DaemonSet, KernelNodes, Missing, Operator, Pod, Present, Question, Subject, Task, View
 from kmm.loader import load_catalog
 
 JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
@@ -254,3 +255,141 @@ def test_a_build_without_any_builder_is_told():
     building = spec([{"regexp": "^6", "containerImage": "a", "build": {"dockerfileConfigMap": {"name": "d"}}}])
     made = plan(subject(spec=building), view(dockerfiles={"d": ("dockerfile", "FROM a")}))
     assert others(made)[0].question.image == "a"
+
+
+BUILDS = [
+    {
+        "regexp": "^6",
+        "containerImage": "r.example.com/a:${KERNEL_FULL_VERSION}",
+        "build": {"dockerfileConfigMap": {"name": "d"}},
+    }
+]
+
+
+class Builder:
+    owns = (JOB,)
+    requires = ()
+    name = "b"
+
+    def __init__(self, made=None):
+        self.made = {"template": {"spec": {"containers": [{"name": "c"}]}}} if made is None else made
+
+    def render(self, request):
+        assert request.image
+        return [{"apiVersion": "batch/v1", "kind": "Job", "spec": self.made}]
+
+    def observe(self, objects, pods):
+        return Progress(state=State.PENDING if not objects and not pods else State.RUNNING)
+
+
+def with_builder(made=None) -> Catalog:
+    return build_catalog([Plugin(name="b", distribution="b", version="1", builders=(Builder(made),))])
+
+
+def missing(*images: str) -> dict:
+    return {Question(image=f"r.example.com/a:{image}"): Missing() for image in images}
+
+
+def test_two_kernels_with_one_image_name_never_have_two_pushers():
+    of = subject(spec=spec(BUILDS))
+    seen = view(kernels={K1: 1, f"{K1}+": 1}, dockerfiles={"d": ("dockerfile", "FROM a")}, answers=missing(K1))
+    made = plan(of, seen, with_builder())
+    assert [each.kind.kind for each in others(made)] == ["Job"]
+    reasons = {each["kernelVersion"]: each["reason"] for each in status_of(made)["kernels"]}
+    assert reasons == {K1: Reason.BUILDING, f"{K1}+": Reason.MAPPING_UNREADABLE}
+
+
+def test_an_image_that_two_kernels_share_is_loaded_on_both_once_it_is_there():
+    of = subject(spec=spec(BUILDS))
+    there = {Question(image=f"r.example.com/a:{K1}"): Present(digest="sha256:0")}
+    made = plan(of, view(kernels={K1: 1, f"{K1}+": 1}, answers=there), with_builder())
+    assert [each.kind.kind for each in others(made)] == ["DaemonSet", "DaemonSet"]
+
+
+def test_that_an_image_is_there_takes_back_every_missing_about_it():
+    image, other = Question(image="a", evidence="old"), Question(image="b")
+    answers = learn({image: Missing(), other: Missing()}, Question(image="a", evidence="new"), Present(digest="d"))
+    assert set(answers) == {other, Question(image="a", evidence="new")}
+    unknown = learn({image: Present(digest="d")}, Question(image="a", evidence="new"), Missing())
+    assert image in unknown
+
+
+@pytest.mark.parametrize(
+    "rendered",
+    [
+        [1],
+        "x",
+        {"template": {"spec": {"containers": ["x"]}}},
+        {"template": {"spec": {"containers": 5}}},
+        {"template": {"metadata": [1], "spec": {"containers": [{}]}}},
+        {"a": {1}},
+    ],
+)
+def test_a_renderer_of_odd_things_fails_its_kernels_and_not_the_plan(rendered):
+    of = subject(spec=spec([*BUILDS, {"literal": "5.10", "containerImage": "a"}]))
+    seen = view(kernels={K1: 1, "5.10": 1}, dockerfiles={"d": ("dockerfile", "FROM a")}, answers=missing(K1))
+    made = plan(of, seen, with_builder(rendered))
+    assert [each.kind.kind for each in others(made)] == ["DaemonSet"]
+    assert condition(made, "PluginsAvailable")["reason"] == Reason.RENDERER_FAILED
+
+
+@pytest.mark.parametrize("kernel", ["", ".", "..", "../../etc", "a:b", "a\nb", "a\x00b", "a b", "\ud800", "é"])
+def test_a_kernel_that_is_no_folder_is_an_error_of_that_kernel(kernel):
+    made = plan(subject(spec=spec([{"regexp": ".*", "containerImage": "a"}])), view(kernels={kernel: 1, K1: 1}))
+    assert len(others(made)) == 1
+    reasons = {each["kernelVersion"]: each["reason"] for each in status_of(made)["kernels"]}
+    assert reasons[kernel] == Reason.MAPPING_UNREADABLE
+
+
+def test_an_image_named_by_its_digest_can_be_loaded_but_not_built():
+    digest = f"r.example.com/a@sha256:{'0' * 64}"
+    assert len(others(plan(subject(spec=spec([{"regexp": ".", "containerImage": digest}])), view()))) == 1
+    made = plan(subject(spec=spec([{**BUILDS[0], "containerImage": digest}])), view())
+    assert others(made) == []
+    assert "named by its digest" in condition(made, "Loaded")["message"]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"kernels": "x"},
+        {"kernels": ["x", None, {"kernelVersion": ["a"]}, {"kernelVersion": K1, "reason": ["x"]}]},
+        {"conditions": "x"},
+        {"conditions": ["x", {"type": 5}]},
+        {"moduleLoader": 5},
+    ],
+)
+def test_a_status_that_cannot_be_read_is_written_anew(odd):
+    made = plan(subject(), view(status=odd))
+    assert plan(subject(), view(status=status_of(made), daemon_sets=(loader(K1, subject(), view()),))).actions == ()
+
+
+def test_what_was_known_of_kernels_is_kept_while_nothing_is_done():
+    first = status_of(plan(subject(), view()))
+    blocked = status_of(plan(subject(spec=None), view(status=first)))
+    assert blocked["kernels"] == first["kernels"]
+    assert blocked["moduleLoader"]["desiredNumber"] == 2
+
+
+def test_beyond_the_hundredth_kernel_nothing_is_told_again_and_again():
+    kernels = {f"5.{number}": 1 for number in range(130)}
+    first = plan(subject(), view(kernels=kernels))
+    assert len([each for each in first.actions if isinstance(each, Announce) and each.warning]) == 100
+    later = plan(subject(), view(kernels={**kernels, "5.0": 2}, status=status_of(first)))
+    assert [each for each in later.actions if isinstance(each, Announce)] == []
+    assert status_of(later)["kernelsNotShown"] == 30
+
+
+def test_a_failed_pull_is_told_by_its_first_words():
+    of = subject()
+    first = plan(of, failing(of, view(), "ErrImagePull", "denied: requested access"))
+    later = replace(failing(of, view(), "ImagePullBackOff", "Back-off pulling image"), status=status_of(first))
+    assert plan(of, later).actions == ()
+
+
+def test_a_device_plugin_whose_name_is_taken_says_so():
+    asked = subject(spec=spec(devicePlugin={"container": {"image": "a"}}))
+    name = names.daemon_set_name("m", "u", names.DEVICE_PLUGIN, "", None)
+    made = plan(asked, view(taken=frozenset({name})), load_catalog())
+    assert condition(made, "DevicePluginReady")["reason"] == Reason.NAME_TAKEN
+    assert condition(made, "PluginsAvailable")["status"] == "True"

@@ -42,9 +42,9 @@ def unmapped(kernel: str = "5.4.0", nodes: int = 1) -> KernelState:
     return KernelState(kernel=kernel, nodes=nodes, reason=Reason.NO_MAPPING, mapped=False, settled=True)
 
 
-def made(*kernels: KernelState, of=SUBJECT, blocked=None, plugins="", now_s=NOW, **view) -> dict:
+def made(*kernels: KernelState, of=SUBJECT, blocked=None, wrong=None, now_s=NOW, **view) -> dict:
     view.setdefault("targets", {each.kernel: KernelNodes(nodes=each.nodes) for each in kernels})
-    return status(of, View(**view), kernels, blocked, plugins, now_s)
+    return status(of, View(**view), kernels, blocked, wrong, now_s)
 
 
 def conditions(found: dict) -> dict[str, tuple[str, str, str]]:
@@ -134,7 +134,7 @@ def test_a_kernel_that_failed_speaks_for_those_that_only_wait():
 
 
 def test_a_missing_plugin_is_a_condition_and_why_the_module_is_not_ready():
-    found = conditions(made(building(), plugins='no builder "kanico"; installed: kaniko'))
+    found = conditions(made(building(), wrong=(Reason.PLUGIN_MISSING, 'no builder "kanico"; installed: kaniko')))
     assert found["PluginsAvailable"] == ("False", "PluginMissing", 'no builder "kanico"; installed: kaniko')
     assert found["Ready"] == found["PluginsAvailable"]
 
@@ -278,10 +278,10 @@ def test_a_kernel_beyond_the_listed_ones_counts_in_conditions():
 
 def test_long_messages_are_cut_but_not_the_count_behind_them():
     failed = [building(f"6.1.{number}", failed=True, message="x" * 100_000) for number in range(3)]
-    found = made(*failed, plugins="")
+    found = made(*failed)
     assert all(len(each["message"]) <= 1024 for each in (*found["conditions"], *found["kernels"]))
     assert conditions(found)["Ready"][2].endswith("(and 2 more kernels)")
-    assert len(conditions(made(plugins="x" * 100_000))["PluginsAvailable"][2]) <= 1024
+    assert len(conditions(made(wrong=(Reason.PLUGIN_MISSING, "x" * 100_000)))["PluginsAvailable"][2]) <= 1024
 
 
 def test_the_status_is_one_that_the_api_takes():

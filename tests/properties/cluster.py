@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kmm.catalog import Plugin, build_catalog
-from kmm.contract import Kind, ModuleRef, Progress, State
+from kmm.contract import CERTIFICATE_ANNOTATION, Kind, ModuleRef, Progress, State
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, LabelNode, Probe, Release, Replace, SetStatus
-from kmm.core.images import BUILD, CERTIFICATE_ANNOTATION, SIGN
+from kmm.core.images import BUILD, SIGN, learn
 from kmm.core.view import (
     Answer,
     DaemonSet,
@@ -148,9 +148,10 @@ class Cluster:
         job_type = metadata["labels"][names.JOB_TYPE]
         task = Task(**common, job_type=job_type, progress=Progress(state=State.RUNNING))
         for other in self.tasks.values():
-            same = (other.job_type, other.kernel) == (job_type, task.kernel)
+            same = self.makes[other.name] == action.manifest["spec"]["makes"]
             assert not same or other.progress.state in (State.SUCCEEDED, State.FAILED), "two run at once"
         image = action.manifest["spec"]["makes"]
+        assert image not in self.images or image.endswith("_kmm_unsigned"), "made again though it is there"
         assert any(isinstance(self.answers.get(each), Missing) for each in self.answers if each.image == image) or (
             job_type == SIGN
         ), "a build needs the registry's word that its image is missing"
@@ -183,7 +184,8 @@ class Cluster:
             self.happened["unknown image"] += 1
             self.answers[question] = Unknown(message="the registry is away", retry_at_s=self.now_s)
         elif question.image in self.images:
-            self.answers[question] = Present(digest="sha256:0", annotations=self.images[question.image])
+            present = Present(digest="sha256:0", annotations=self.images[question.image])
+            self.answers = learn(self.answers, question, present)
         else:
             self.answers[question] = Missing()
 
