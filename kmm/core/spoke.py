@@ -76,11 +76,11 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
     actions: list[Action] = []
     wrong: _Wrong = None
     if blocked is None:
-        slots, shared = view.build_slots, _Shared({})
+        slots, makes = view.build_slots, dict[str, str]()
         # A kernel that has tasks goes on with them: whose image has the same name comes after it.
         busy = {task.kernel for task in view.tasks}
         for kernel in sorted(view.targets, key=lambda each: (each not in busy, each)):
-            planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s, shared)
+            planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s, makes)
             slots -= planned.starts
             kernels.append(planned)
         kernels.sort(key=lambda each: (not each.state.failed, each.state.kernel))
@@ -114,7 +114,7 @@ def blockage(subject: Subject, view: View) -> tuple[Reason, str] | None:
     if container.version is not None:
         return (
             Reason.VERSION_UNSUPPORTED,
-            "ordered upgrade is not supported yet: remove version to roll it out at once",
+            "ordered upgrade is not supported yet: delete the Module and create it without version",
         )
     if not is_privileged(subject.ref.namespace, view.namespace_labels, view.operator):
         where = subject.ref.namespace
@@ -152,20 +152,8 @@ def _choose(
     raise PluginError(f"the Module names no {noun}, and neither does the configuration; {installed}")
 
 
-class _Shared:
-    """Which kernel each image is made for, so that no two are made under one name."""
-
-    def __init__(self, images: dict[str, str]) -> None:
-        self.images = images
-
-    def other(self, target: KernelTarget) -> str:
-        """Return another kernel that has this image's name, or an empty text."""
-        first = self.images.setdefault(target.image, target.kernel)
-        return "" if first == target.kernel else first
-
-
 def _plan_kernel(
-    subject: Subject, kernel: str, view: View, catalog: Catalog, now_s: float, shared: _Shared
+    subject: Subject, kernel: str, view: View, catalog: Catalog, now_s: float, makes: dict[str, str]
 ) -> _KernelPlan:
     nodes = view.targets[kernel]
     target: KernelTarget | None = None
@@ -184,7 +172,7 @@ def _plan_kernel(
                 settled=True,
             )
             return _KernelPlan(state=state)
-        return _plan_target(subject, target, nodes, view, catalog, now_s, shared)
+        return _plan_target(subject, target, nodes, view, catalog, now_s, makes)
     except SpecError as error:
         reason = {NameTakenError: Reason.NAME_TAKEN, InputMissingError: Reason.INPUT_MISSING}.get(
             type(error), Reason.MAPPING_UNREADABLE
@@ -212,7 +200,7 @@ def _plan_target(
     view: View,
     catalog: Catalog,
     now_s: float,
-    shared: _Shared,
+    makes: dict[str, str],
 ) -> _KernelPlan:
     label = names.kernel_label_values({*view.kernels, target.kernel})[target.kernel]
     noted = certificate(target.sign, view) if target.sign else ""
@@ -237,7 +225,9 @@ def _plan_target(
         for each in owned
     )
     chosen = makers(catalog, view.operator)
-    made_for = shared.other(target)
+    # `makes`: which kernel each image is made for, so that no two are made under one name.
+    first = makes.setdefault(target.image, target.kernel)
+    made_for = "" if first == target.kernel else first
     step = image_step(subject, target, nodes, view, chosen, now_s, proven=proven, loader=loader, made_for=made_for)
     if step.phase is Phase.READY:
         if step.certificate:
