@@ -67,9 +67,7 @@ clusters = st.builds(
 )
 # How many actions of a plan are carried out before the operator dies, and which of them never arrive.
 fates = st.lists(st.tuples(st.integers(0, 6), st.sets(st.integers(0, 6), max_size=2), st.integers(0, 2)), max_size=8)
-COMMON = settings(
-    max_examples=250, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
+COMMON = settings(max_examples=250, suppress_health_check=list(HealthCheck))
 
 
 def settle(cluster: Cluster) -> None:
