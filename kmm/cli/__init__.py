@@ -68,6 +68,7 @@ def _plan(
     files: Annotated[
         list[str], typer.Option("-f", metavar="FILE", help="Modules, and what they refer to; - for stdin.")
     ],
+    more: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="More of them.")] = None,
     nodes: Annotated[
         str | None, typer.Option("--nodes", metavar="FILE", help="What `kubectl get nodes -o json` prints.")
     ] = None,
@@ -84,7 +85,7 @@ def _plan(
     """
     from kmm.cli.plan import plan
 
-    raise typer.Exit(plan(files, nodes, images, output, catalog_of(config)))
+    raise typer.Exit(plan([*files, *(more or [])], nodes, images, output, catalog_of(config)))
 
 
 @app.command("plugins")

@@ -185,6 +185,11 @@ def test_wrong_use_is_one_line_and_exit_code_2(arguments, said):
     assert len(err.splitlines()) == 1
 
 
+def test_several_files_may_follow_one_option():
+    apart = kmm("-f", EXAMPLES / "prebuilt.yaml", "-f", EXAMPLES / "preflight.yaml")
+    assert kmm("-f", EXAMPLES / "prebuilt.yaml", EXAMPLES / "preflight.yaml") == apart
+
+
 def test_a_hub_module_is_not_planned():
     code, _, err = kmm("-f", EXAMPLES / "hub.yaml")
     assert code == 0
