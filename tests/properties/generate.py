@@ -132,7 +132,9 @@ def _value(schema: Mapping[str, Any], chance: random.Random, wildness: float, de
     if wildness and chance.random() < 0.3:
         return chance.choice(HOSTILE)
     pattern = schema.get("pattern", "")
-    return "/opt" if "/" in pattern else chance.choice(("kmm_ci_a", "x", "b1"))
+    if "/" in pattern:
+        return chance.choices(("/opt", "/var/lib/firmware/x"), (30, 1))[0]
+    return chance.choice(("kmm_ci_a", "x", "b1"))
 
 
 def _object(schema: Mapping[str, Any], chance: random.Random, wildness: float, depth: int) -> Any:
