@@ -67,6 +67,15 @@ def main() -> int:
                 says="did you mean",
             ),
             run(
+                "What the operator would do with a Module, without a cluster",
+                "kmm",
+                "plan",
+                "-f",
+                "examples/prebuilt.yaml",
+                ends_with=0,
+                says="loads registry.example.com/drivers/kmm-ci-a:debian-6.1.0-18",
+            ),
+            run(
                 "The plugins that are installed",
                 "kmm",
                 "plugins",
