@@ -117,7 +117,7 @@ def judge(manifest: Any, catalog: Catalog, old: object = None) -> Judgement:
     # Status is not the user's to write, and the API server ignores it in what users apply.
     value, found = load(kind.model, {key: below for key, below in manifest.items() if key != "status"})
     findings = [finding for finding in found if finding.path not in _KNOWN_TO_ALL]
-    metadata, _ = load(ObjectMeta, manifest.get("metadata", {}))
+    metadata = value.metadata if value else load(ObjectMeta, manifest.get("metadata", {}))[0]
     if metadata is not None:
         findings += name_findings(metadata, namespaced=kind.namespaced)
     if kind.kind == "Module":
@@ -296,7 +296,6 @@ def _advice(spec: object, path: str) -> Iterator[Finding]:
                 f"{where}.sign",
                 "has neither unsignedImage nor a build beside it, so there is nothing to sign",
             )
-
     for where, templated in _templates(spec, sections):
         yield from (warn(where, message) for message in _template_advice(templated, in_image="mage" in where))
 

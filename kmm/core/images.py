@@ -162,6 +162,19 @@ def image_step(
             f"the image {target.image} is missing and is also that of the kernel {made_for}: name it by a variable "
             "that tells the two kernels apart"
         )
+    return _made(subject, target, nodes, view, makers, tasks, now_s)
+
+
+def _made(
+    subject: Subject,
+    target: KernelTarget,
+    nodes: KernelNodes,
+    view: View,
+    makers: Makers,
+    tasks: list[Task],
+    now_s: float,
+) -> ImageStep:
+    """Bring the final image on by what its mapping has: a build, a signature, or both."""
     if target.sign is None:
         job = _build_job(subject, target, target.image, nodes, view, makers)
         return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
@@ -183,12 +196,8 @@ def _signed_again(
     now_s: float,
 ) -> ImageStep:
     """Sign a final image that exists once more, since its certificate has changed; it is never built again."""
-    sign = target.sign
-    if sign is not None and target.build is None and sign.unsigned_image is not None:
-        job = _sign_job(subject, target, sign.unsigned_image, sign.unsigned_tls, view, makers)
-        return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
-    step = _build_then_sign(subject, target, nodes, view, makers, tasks, now_s)
-    if step.reason in (Reason.BUILDING, Reason.BUILD_QUEUED):
+    step = _made(subject, target, nodes, view, makers, tasks, now_s)
+    if target.build is not None and step.reason in (Reason.BUILDING, Reason.BUILD_QUEUED):
         return ImageStep(
             phase=Phase.READY,
             reason=Reason.CERTIFICATE_CHANGED,
