@@ -98,7 +98,7 @@ RESOURCES = (
 BY_KIND = {each.kind: each for each in RESOURCES}
 
 
-def default(resource: Resource, body: dict[str, Any]) -> None:
+def default(resource: Resource, body: dict[str, Any], old: Mapping[str, Any] | None) -> None:
     """Write into an object what its kind says where its author said nothing."""
     if resource.custom:
         return
@@ -129,7 +129,9 @@ def default(resource: Resource, body: dict[str, Any]) -> None:
                 rolling.setdefault("maxSurge", 0)
             spec.setdefault("revisionHistoryLimit", 10)
             _default_pod(spec.setdefault("template", {}).setdefault("spec", {}), of_template=True)
-            meta.setdefault("annotations", {}).setdefault(REVISION, str(meta.get("generation", 1)))
+            revision = 1 if old is None else int(old["metadata"]["annotations"][REVISION])
+            changed = old is not None and old["spec"]["template"] != spec["template"]
+            meta.setdefault("annotations", {})[REVISION] = str(revision + changed)
             status = body.setdefault("status", {})
             for key in ("currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"):
                 status.setdefault(key, 0)
@@ -215,7 +217,12 @@ def _default_container(container: dict[str, Any]) -> None:
         if "fieldRef" in (variable.get("valueFrom") or {}):
             variable["valueFrom"]["fieldRef"].setdefault("apiVersion", "v1")
     for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
-        for key, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+        for key, value in (
+            ("timeoutSeconds", 1),
+            ("periodSeconds", 10),
+            ("successThreshold", 1),
+            ("failureThreshold", 3),
+        ):
             if probe in container:
                 container[probe].setdefault(key, value)
 
@@ -245,7 +252,9 @@ def objections(resource: Resource, body: Mapping[str, Any], old: Mapping[str, An
             if old and resource.kind == "Secret" and body.get("type") != old.get("type"):
                 yield wrong("type", body.get("type"), "field is immutable")
         case "Event":
-            if not old and (spaces := (body.get("involvedObject") or {}).get("namespace", "")) != meta.get("namespace"):
+            if not old and (spaces := (body.get("involvedObject") or {}).get("namespace", "")) != meta.get(
+                "namespace"
+            ):
                 if spaces or meta.get("namespace") != "default":
                     yield wrong("involvedObject.namespace", spaces, "does not match event.namespace")
         case "CustomResourceDefinition":
@@ -344,7 +353,9 @@ def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Cause]:
 def _definition(body: Mapping[str, Any], spec: Mapping[str, Any], was: Mapping[str, Any]) -> Iterator[Cause]:
     wanted = f"{spec.get('names', {}).get('plural')}.{spec.get('group')}"
     if body["metadata"].get("name") != wanted:
-        yield wrong("metadata.name", body["metadata"].get("name"), f"must be spec.names.plural+\".\"+spec.group ({wanted})")
+        yield wrong(
+            "metadata.name", body["metadata"].get("name"), 'must be spec.names.plural+"."+spec.group'
+        )
     versions = spec.get("versions") or []
     if sum(bool(each.get("storage")) for each in versions) != 1:
         yield wrong("spec.versions", versions, "must have exactly one version marked as storage version")

@@ -24,13 +24,12 @@ from kmm.embedded.garbage import GarbageCollector, NamespaceController
 from kmm.embedded.job import JobController
 from kmm.embedded.kubelet import Kubelet, Pace, Pull, present
 from kmm.embedded.node import NodeController, Scheduler
-from kmm.embedded.objects import Objects, now_text
+from kmm.embedded.objects import KEPT_NAMESPACES, Objects, now_text
 from kmm.embedded.program import Program, idle
 from kmm.embedded.server import Entry, Server, User
 from kmm.embedded.storage import Storage
 
 T = TypeVar("T")
-NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 ADMIN = "admin"
 
 
@@ -213,7 +212,7 @@ class Cluster:
         self.call(lambda: self.kubelet.reach(node, reachable=reachable))
 
     async def _start(self) -> None:
-        for name in NAMESPACES:
+        for name in (*KEPT_NAMESPACES, "kube-node-lease"):
             self.objects.create(self.objects.resource("Namespace"), "", {"metadata": {"name": name}})
         for controller in self._controllers:
             controller.start()

@@ -74,7 +74,9 @@ class DaemonSetController(Controller):
             node = pinned_node(content["spec"])
             by_node.setdefault(node or "", []).append((pod, content))
         for pods in by_node.values():
-            pods.sort(key=lambda each: (not each[0].fields[0], each[1]["metadata"]["creationTimestamp"], each[0].name))
+            pods.sort(
+                key=lambda each: (not each[0].fields[0], each[1]["metadata"]["creationTimestamp"], each[0].name)
+            )
         runs = self._manage(record, body, revision, by_node)
         if body["spec"]["updateStrategy"]["type"] == "RollingUpdate":
             self._roll(record, body, revision, by_node, len(runs))

@@ -59,6 +59,16 @@ class DefinitionController(Controller):
         if "deletionTimestamp" in definition["metadata"]:
             served = self.objects.resources.get((group, plural))
             left = list(self.storage.records(served)) if served else []
+            status = definition.get("status") or {}
+            if left and not any(each["type"] == "Terminating" for each in status.get("conditions", ())):
+                condition = {
+                    "type": "Terminating",
+                    "status": "True",
+                    "reason": "InstanceDeletionInProgress",
+                    "message": "CustomResource deletion is in progress",
+                    "lastTransitionTime": now_text(),
+                }
+                self.objects.set_status(record, {**status, "conditions": [*status.get("conditions", ()), condition]})
             for each in left:
                 if "deletionTimestamp" not in each.read()["metadata"]:
                     self.objects.delete(each, Deletion(policy="Background"))

@@ -107,12 +107,13 @@ def unsupported_media(accepted: str) -> Failure:
     return Failure(415, "UnsupportedMediaType", message)
 
 
-def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> Failure:
-    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+def invalid(resource: Resource, name: str, causes: Sequence[Cause], kind: str = "") -> Failure:
+    kind = kind or resource.kind
+    qualified = f"{kind}.{resource.group}" if resource.group else kind
     each = list(dict.fromkeys(f"{cause.field}: {cause.message}" for cause in causes))
     text = each[0] if len(each) == 1 else f"[{', '.join(each)}]"
-    details = _of(resource, name) | {"kind": resource.kind, "causes": [_said(cause) for cause in causes]}
-    return Failure(422, "Invalid", f'{kind} "{name}" is invalid: {text}', details)
+    details = _of(resource, name) | {"kind": kind, "causes": [_said(cause) for cause in causes]}
+    return Failure(422, "Invalid", f'{qualified} "{name}" is invalid: {text}', details)
 
 
 def _said(cause: Cause) -> dict[str, str]:

@@ -51,11 +51,14 @@ class JobController(Controller):
         status = {key: value for key, value in status.items() if key in ("startTime", "conditions", "failed")}
         if not spec.get("suspend"):
             status.setdefault("startTime", now_text())
+        self._suspend(record, status, suspended=bool(spec.get("suspend")))
         if spec.get("suspend"):
             for pod in active:
                 self.objects.delete(pod)
         elif succeeded >= spec.get("completions", 1) and not active:
-            self._finish(record, status, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
+            self._finish(
+                record, status, "Complete", "CompletionsReached", "Reached expected number of succeeded pods"
+            )
             status["completionTime"] = now_text()
         elif why := self._why_failed(record, spec, status, counted, pods):
             for pod in active:
@@ -126,20 +129,44 @@ class JobController(Controller):
     def _finish(self, record: Record, status: dict[str, Any], kind: str, reason: str, message: str) -> None:  # noqa: PLR0917
         since = now_text()
         status["conditions"] = [
-            {
-                "type": each,
-                "status": "True",
-                "reason": reason,
-                "message": message,
-                "lastProbeTime": since,
-                "lastTransitionTime": since,
-            }
-            for each in ("SuccessCriteriaMet" if kind == "Complete" else "FailureTarget", kind)
+            *status.get("conditions", ()),
+            *(
+                {
+                    "type": each,
+                    "status": "True",
+                    "reason": reason,
+                    "message": message,
+                    "lastProbeTime": since,
+                    "lastTransitionTime": since,
+                }
+                for each in ("SuccessCriteriaMet" if kind == "Complete" else "FailureTarget", kind)
+            ),
         ]
         if kind == "Complete":
             self.announce(record, "Normal", "Completed", "Job completed")
         else:
             self.announce(record, "Warning", reason, message)
+
+    def _suspend(self, record: Record, status: dict[str, Any], *, suspended: bool) -> None:
+        conditions = status.get("conditions") or []
+        was = next((each for each in conditions if each["type"] == "Suspended"), None)
+        if suspended == (was is not None and was["status"] == "True"):
+            return
+        said = "Suspended" if suspended else "Resumed"
+        since = now_text()
+        condition = {
+            "type": "Suspended",
+            "status": str(suspended),
+            "reason": f"Job{said}",
+            "message": f"Job {said.lower()}",
+            "lastProbeTime": since,
+            "lastTransitionTime": since,
+        }
+        status["conditions"] = [*(each for each in conditions if each is not was), condition]
+        status.pop("startTime", None)
+        if not suspended:
+            status["startTime"] = since
+        self.announce(record, "Normal", said, f"Job {said.lower()}")
 
     def _expire(self, record: Record, spec: Mapping[str, Any], finished: Mapping[str, Any]) -> None:
         ttl_s = spec.get("ttlSecondsAfterFinished")

@@ -53,7 +53,13 @@ class Kubelet(Controller):
     component = "kubelet"
 
     def __init__(
-        self, objects: Objects, folder: Path, *, program: Program = idle, pull: Pull = present, pace: Pace | None = None
+        self,
+        objects: Objects,
+        folder: Path,
+        *,
+        program: Program = idle,
+        pull: Pull = present,
+        pace: Pace | None = None,
     ) -> None:
         super().__init__(objects)
         self.folder, self.program, self.pull, self.pace = folder, program, pull, pace or Pace()
@@ -417,7 +423,10 @@ class _Life:
         unready = [each.name for each in self._main if not each.ready]
         uninitialised = [each.name for each in self._init if not each.ready]
         ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(self._phase)
-        not_ready = (ended or "ContainersNotReady", "" if ended else f"containers with unready status: {_list(unready)}")
+        not_ready = (
+            ended or "ContainersNotReady",
+            "" if ended else f"containers with unready status: {_list(unready)}",
+        )
         not_initialised = ("ContainersNotInitialized", f"containers with incomplete status: {_list(uninitialised)}")
         wanted: list[tuple[str, bool, tuple[str, str]]] = [
             ("PodReadyToStartContainers", self._sandbox and not ended, ("", "")),
@@ -469,4 +478,3 @@ def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:g}s"
     return f"{int(seconds // 60)}m{seconds % 60:g}s"
-

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 import jsonpatch
@@ -38,7 +39,15 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 _CONDITIONAL = ("Lease", "CustomResourceDefinition")  # no update without a version
 _MADE_BY_UPDATE = ("Lease", "Event")
-_SYSTEM_META = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generation", "selfLink")
+KEPT_NAMESPACES = ("default", "kube-system", "kube-public")
+_SYSTEM_META = (
+    "uid",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -238,6 +247,8 @@ class Objects:
         if how.version is not None and how.version != str(record.version):
             why = f"the ResourceVersion in the precondition ({how.version}) does not match the ResourceVersion in "
             raise conflict(resource, name, f"{why}record ({record.version}). The object might have been modified")
+        if resource.key == ("", "namespaces") and name in KEPT_NAMESPACES:
+            raise forbidden(resource, name, "this namespace may not be deleted")
         body = record.read()
         meta = body["metadata"]
         finalizers = self._finalizers(record, body, how)
@@ -281,10 +292,13 @@ class Objects:
 
     def _checked_meta(self, resource: Resource, namespace: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the metadata of an object that a request carries, once it is what the path says."""
-        for key, wanted in (("apiVersion", resource.api_version), ("kind", resource.kind)):
+        for key, wanted in (("kind", resource.kind), ("apiVersion", resource.api_version)):
             said = body.get(key)
             if not said and resource.custom:
                 raise bad_request(f"Object '{'Kind' if key == 'kind' else 'apiVersion'}' is missing")
+            if said and said != wanted and resource.custom and key == "kind":
+                cause = wrong("kind", said, f"must be {wanted}")
+                raise invalid(resource, (body.get("metadata") or {}).get("name", ""), [cause], kind=said)
             if said and said != wanted:
                 raise bad_request(
                     f"the API version in the data ({said}) does not match the expected API version ({wanted})"
@@ -315,7 +329,9 @@ class Objects:
                 raise not_found(self.resource("Namespace"), namespace)
             if "deletionTimestamp" in found.read()["metadata"]:
                 why = f"unable to create new content in namespace {namespace} because it is being terminated"
-                cause = Cause("metadata.namespace", "NamespaceTerminating", f"namespace {namespace} is being terminated")
+                cause = Cause(
+                    "metadata.namespace", "NamespaceTerminating", f"namespace {namespace} is being terminated"
+                )
                 raise forbidden(resource, name, why, [cause])
         if resource.key == ("", "pods"):
             spec = body.get("spec") or {}
@@ -336,12 +352,11 @@ class Objects:
         name = body["metadata"].get("name") or body["metadata"].get("generateName") or ""
         if unknown and options.field_validation == "Strict":
             every = ", ".join(f'unknown field "{path}"' for path in unknown)
-            raise bad_request(
-                f"strict decoding error: {every}"
-                if resource.custom
-                else f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
-                f"strict decoding error: {every}"
-            )
+            error = f"strict decoding error: {every}"
+            if old is not None:
+                raise Failure(422, "Invalid", f'{resource.kind} "{name}" is invalid: patch: {error}')
+            handled = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
+            raise bad_request(f"{handled}: {error}")
         if options.field_validation == "Warn":
             options.warnings += [f'unknown field "{path}"' for path in unknown]
         types = [cause for cause in mistyped if cause.reason != "FieldValueRequired"]
@@ -349,7 +364,7 @@ class Objects:
             cause = types[0]
             kind = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise bad_request(f"{kind}: json: cannot unmarshal {cause.field}: {cause.message}")
-        builtin.default(resource, body)
+        builtin.default(resource, body, old)
         causes = [*builtin.objections(resource, body, old), *mistyped, *resource.structure.judge(body, old)]
         if causes:
             raise invalid(resource, name, causes)
@@ -434,16 +449,32 @@ def _grace_s(resource: Resource, body: Mapping[str, Any], how: Deletion) -> int:
     return own if how.grace_s is None else how.grace_s
 
 
+class _Replace(jsonpatch.ReplaceOperation):  # type: ignore[misc]
+    """Kubernetes adds what is not there to be replaced, where the place for it is."""
+
+    def apply(self, obj: Any) -> Any:
+        parent, key = self.pointer.to_last(obj)
+        if isinstance(parent, dict) and key is not None:
+            parent[key] = self.operation["value"]
+            return obj
+        return super().apply(obj)
+
+
+class _JsonPatch(jsonpatch.JsonPatch):  # type: ignore[misc]
+    operations = MappingProxyType({**jsonpatch.JsonPatch.operations, "replace": _Replace})
+
+
 def _json_patched(body: Any, patch: Any) -> Any:
     if not isinstance(patch, list):
-        raise bad_request("a JSON patch has to be a list of operations")
+        raise bad_request("error decoding patch: a JSON patch is a list of operations")
     try:
-        return jsonpatch.JsonPatch(patch).apply(body)
+        return _JsonPatch(patch).apply(body)
     except jsonpatch.InvalidJsonPatch as error:
-        raise bad_request(f"the JSON patch is not valid: {error}") from error
+        raise bad_request(f"error decoding patch: {error}") from error
     except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException) as error:
-        message = "the server rejected our request due to an error in our request"
-        raise Failure(422, "Invalid", message, {"causes": [{"message": str(error)[:300]}]}) from error
+        # Kubernetes says no more than the first sentence; the second one helps.
+        message = f"the server rejected our request due to an error in our request: {str(error)[:300]}"
+        raise Failure(422, "Invalid", message) from error
 
 
 def _merge_patched(body: Any, patch: Any) -> Any:
@@ -457,5 +488,3 @@ def _merge_patched(body: Any, patch: Any) -> Any:
         else:
             merged[key] = _merge_patched(merged.get(key), value)
     return merged
-
-

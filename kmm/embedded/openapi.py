@@ -85,7 +85,10 @@ def document(api_version: str, resources: Iterable[Resource]) -> dict[str, Any]:
         name = f"{each.group or 'core'}.{each.version}.{each.kind}"
         schema = _relative(each.structure.schema)
         if each.custom:
-            meta = {"allOf": [{"$ref": "#/components/schemas/ObjectMeta"}], "description": "Standard object's metadata"}
+            meta = {
+                "allOf": [{"$ref": "#/components/schemas/ObjectMeta"}],
+                "description": "Standard object's metadata",
+            }
             schema = {**schema, "properties": {**schema.get("properties", {}), "metadata": meta}}
         schemas[name] = {**schema, "x-kubernetes-group-version-kind": [gvk]}
         _gather({"$ref": "ObjectMeta"} if each.custom else each.structure.schema, schemas)

@@ -50,8 +50,10 @@ Program = Callable[[Run], "Exit | Awaitable[Exit]"]
 
 async def idle(run: Run) -> Exit:
     """Do nothing: hooks and tasks succeed at once, services run until they are stopped."""
-    if run.hook or run.pod["spec"].get("restartPolicy") != "Always" or run.container in run.pod["spec"].get(
-        "initContainers", ()
+    if (
+        run.hook
+        or run.pod["spec"].get("restartPolicy") != "Always"
+        or run.container in run.pod["spec"].get("initContainers", ())
     ):
         return Exit()
     await run.stopped.wait()

@@ -507,7 +507,8 @@ def _checked_version(request: web.BaseRequest, newest: int | None) -> int:
     if not said:
         return 0
     if not said.isdigit():
-        raise bad_request(f'Invalid value: "{said}": strconv.ParseUint: parsing "{said}": invalid syntax')
+        why = f'Invalid value: "{said}": strconv.ParseUint: parsing "{said}": invalid syntax'
+        raise Failure(500, "", f"resourceVersion: {why}")
     if newest is not None and int(said) > newest:
         message = f"Timeout: Too large resource version: {said}, current: {newest}"
         raise Failure(504, "Timeout", message, {"retryAfterSeconds": 1})
@@ -579,4 +580,3 @@ def _listed(
     head = encode({"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta})
     body = head[:-1] + b',"items":[' + b",".join(bodies) + b"]}"
     return web.Response(body=body, headers={"Content-Type": _JSON})
-

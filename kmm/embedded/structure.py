@@ -45,11 +45,7 @@ class Structure:
         walk.typed = True
         settled["metadata"] = walk.settle(body.get("metadata") or {}, definitions()[_META], "metadata")
         walk.typed = not self.custom
-        properties = {
-            key: schema
-            for key, schema in (self.schema.get("properties") or {}).items()
-            if key not in head
-        }
+        properties = {key: schema for key, schema in (self.schema.get("properties") or {}).items() if key not in head}
         rest = {key: value for key, value in body.items() if key not in head}
         schema = {**self.schema, "properties": properties}
         return {**settled, **walk.settle(rest, schema, "")}, walk.unknown, walk.wrong
@@ -59,11 +55,27 @@ class Structure:
         if not self.custom:
             return []
         found = [_cause(error) for error in self._validator.iter_errors(body)]
-        return found or list(_rules(body, self.schema, old, ""))
+        if any(cause.reason in _BLOCKING for cause in found):
+            return [*found, _UNCHECKED] if self._has_rules else found
+        return [*found, *_rules(body, self.schema, old, "")]
+
+    @functools.cached_property
+    def _has_rules(self) -> bool:
+        return b'"x-kubernetes-validations"' in msgspec.json.encode(self.schema)
 
     @functools.cached_property
     def _validator(self) -> Any:
         return _VALIDATOR(self.schema)
+
+
+# With one of these the rules are not asked: they may rely on what is missing.
+_BLOCKING = tuple(f"FieldValue{kind}" for kind in ("Required", "NotSupported", "TooLong", "TooMany", "TypeInvalid"))
+_UNCHECKED = Cause(
+    "<nil>",
+    "FieldValueInvalid",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
+    "errors to complete validation",
+)
 
 
 class _Walk:
@@ -82,6 +94,8 @@ class _Walk:
             return value
         if isinstance(value, dict):
             return self._settle_object(value, schema, path)
+        if isinstance(value, float) and value.is_integer() and schema.get("type") == "integer":
+            return int(value)
         if isinstance(value, list) and "items" in schema:
             return [self.settle(each, schema["items"], f"{path}[{index}]") for index, each in enumerate(value)]
         return value
@@ -136,6 +150,16 @@ def _type(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[j
         yield jsonschema.ValidationError("is of another type")
 
 
+def _int_or_string(_: Any, wanted: Any, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
+    if wanted and (isinstance(instance, bool) or not isinstance(instance, (int, str))):
+        yield jsonschema.ValidationError("is neither", validator="type", validator_value="integer,string")
+
+
+def _any_of(validator: Any, wanted: Any, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
+    if not schema.get("x-kubernetes-int-or-string"):  # it says the same as that
+        yield from jsonschema.Draft202012Validator.VALIDATORS["anyOf"](validator, wanted, instance, schema)
+
+
 def _list_type(_: Any, wanted: str, instance: Any, schema: Any) -> Iterator[jsonschema.ValidationError]:
     if wanted == "atomic" or not isinstance(instance, list):
         return
@@ -160,7 +184,14 @@ def _format(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[jsonschema.
 _DATE_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"
 _VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
-    {"type": _type, "pattern": _pattern, "x-kubernetes-list-type": _list_type, "format": _format},
+    {
+        "anyOf": _any_of,
+        "format": _format,
+        "pattern": _pattern,
+        "type": _type,
+        "x-kubernetes-int-or-string": _int_or_string,
+        "x-kubernetes-list-type": _list_type,
+    },
 )
 
 
@@ -191,6 +222,9 @@ def _cause(error: Any) -> Cause:
         case "x-kubernetes-list-type":
             text = msgspec.json.encode(value).decode()
             return Cause(path, "FieldValueDuplicate", f"Duplicate value: {text}")
+        case "format":
+            message = f"Invalid value: {shown(value)}: {path} in body must be of type {limit}: {shown(value)}"
+            return Cause(path, "FieldValueTypeInvalid", message)
         case "type":
             named = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number"}
             got = named.get(type(value), "null")
@@ -203,9 +237,9 @@ def _cause(error: Any) -> Cause:
         "minProperties": f"should have at least {limit} properties",
         "minimum": f"should be greater than or equal to {limit}",
         "maximum": f"should be less than or equal to {limit}",
-        "format": f"must be of type {limit}: {shown(value)}",
     }.get(error.validator, f"must validate {error.validator}")
-    return wrong(path, value, f"{path} in body {said}")
+    counted = len(value) if error.validator in ("minItems", "minProperties") else value
+    return wrong(path, counted, f"{path} in body {said}")
 
 
 @functools.cache
@@ -262,7 +296,9 @@ def objections(schema: Any, path: str) -> Iterator[Cause]:
         try:
             program(rule["rule"])
         except Exception as error:
-            yield wrong(f"{path}.x-kubernetes-validations[{index}].rule", rule["rule"], f"compilation failed: {error}")
+            yield wrong(
+                f"{path}.x-kubernetes-validations[{index}].rule", rule["rule"], f"compilation failed: {error}"
+            )
     for key, below in (schema.get("properties") or {}).items():
         yield from objections(below, f"{path}.properties[{key}]")
     for key in ("items", "additionalProperties"):

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from apiserver import samples
 from apiserver.client import Api, eventually
+from apiserver.samples import core
 
 from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
@@ -18,7 +20,7 @@ from kmm.embedded.cluster import Cluster
 from kmm.embedded.kubelet import Pace
 from kmm.embedded.program import Exit, Run, idle
 
-RESULT = "lab/result"  # as kwok's stages know it
+RESULT = "controlplane/outcome"  # as kwok's stages know it
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def register(api: Api, definition: dict[str, Any]) -> None:
     eventually(
         lambda: any(
             each["type"] == "Established" and each["status"] == "True"
-            for each in api.get(f"{path}/{name}").body["status"]["conditions"]
+            for each in api.get(f"{path}/{name}").body["status"].get("conditions") or ()
         ),
         f"{name} established",
     )
@@ -122,6 +124,16 @@ def namespace(api) -> Iterator[str]:
     eventually(lambda: api.get(f"/api/v1/namespaces/{name}/serviceaccounts/default").code == 200)
     yield name
     api.delete(f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def maps(namespace) -> str:
+    return core(namespace, "configmaps")
+
+
+@pytest.fixture
+def modules(definitions, namespace) -> str:
+    return samples.modules(namespace)
 
 
 _numbers = itertools.count()

@@ -7,7 +7,11 @@ import pytest
 
 def test_every_kind_is_discovered_with_its_names(api):
     core = {each["name"]: each for each in api.get("/api/v1").body["resources"]}
-    for name, kind, short in (("nodes", "Node", ["no"]), ("pods", "Pod", ["po"]), ("configmaps", "ConfigMap", ["cm"])):
+    for name, kind, short in (
+        ("nodes", "Node", ["no"]),
+        ("pods", "Pod", ["po"]),
+        ("configmaps", "ConfigMap", ["cm"]),
+    ):
         assert core[name]["kind"] == kind
         assert core[name]["shortNames"] == short
         assert {"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"} <= set(
@@ -41,7 +45,9 @@ def test_the_version_is_told(api):
     assert (said["major"], said["minor"]) == ("1", "36")
 
 
-@pytest.mark.parametrize("path", ["/apis/nowhere.example.com/v1/things", "/api/v1/nothings", "/apis/apps/v2/daemonsets"])
+@pytest.mark.parametrize(
+    "path", ["/apis/nowhere.example.com/v1/things", "/api/v1/nothings", "/apis/apps/v2/daemonsets"]
+)
 def test_an_unknown_path_is_not_found(api, path):
     assert api.get(path).code == 404
 

@@ -6,58 +6,7 @@ import re
 
 import pytest
 from apiserver.client import TABLE, eventually
-
-
-@pytest.fixture
-def maps(namespace):
-    return f"/api/v1/namespaces/{namespace}/configmaps"
-
-
-@pytest.fixture
-def modules(definitions, namespace):
-    return f"/apis/kmm.sigs.x-k8s.io/v1beta1/namespaces/{namespace}/modules"
-
-
-def a_module(name="m", **more):
-    return {
-        "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
-        "kind": "Module",
-        "metadata": {"name": name},
-        "spec": {
-            "moduleLoader": {
-                "container": {
-                    "modprobe": {"moduleName": "m"},
-                    "kernelMappings": [{"regexp": ".*", "containerImage": "registry.example.com/m:1"}],
-                }
-            },
-            "selector": {"a": "b"},
-            **more,
-        },
-    }
-
-
-def a_daemon_set(name="d", labels=None, **spec):
-    labels = {"app": name} if labels is None else labels
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "DaemonSet",
-        "metadata": {"name": name},
-        "spec": {
-            "selector": {"matchLabels": {"app": name}},
-            "template": {
-                "metadata": {"labels": labels},
-                "spec": {
-                    "containers": [{"name": "c", "image": "registry.example.com/c:1"}],
-                    "nodeSelector": {"lab": "none"},
-                },
-            },
-            **spec,
-        },
-    }
-
-
-def sets(namespace):
-    return f"/apis/apps/v1/namespaces/{namespace}/daemonsets"
+from apiserver.samples import a_daemon_set, a_module, core, jobs, sets
 
 
 def test_what_is_created_can_be_read(api, maps):
@@ -156,9 +105,7 @@ def test_a_creation_has_no_version(api, maps):
 def test_the_namespace_of_body_and_path_have_to_agree(api, maps):
     answer = api.post(maps, {"metadata": {"name": "a", "namespace": "default"}})
     assert answer.code == 400
-    assert answer.message == (
-        "the namespace of the provided object does not match the namespace sent on the request"
-    )
+    assert answer.message == ("the namespace of the provided object does not match the namespace sent on the request")
 
 
 def test_the_name_of_body_and_path_have_to_agree(api, maps):
@@ -242,7 +189,11 @@ def test_status_is_written_on_its_own_path_only(api, modules):
     answer = api.patch(f"{path}/status", {"status": {"observedGeneration": 5}, "spec": {"selector": {"x": "y"}}})
     assert answer.body["status"] == {"observedGeneration": 5}
     assert answer.body["spec"]["selector"] == {"a": "b"}
-    full = {**answer.body, "status": {"observedGeneration": 6}, "metadata": {**answer.body["metadata"], "labels": {"l": "m"}}}
+    full = {
+        **answer.body,
+        "status": {"observedGeneration": 6},
+        "metadata": {**answer.body["metadata"], "labels": {"l": "m"}},
+    }
     answer = api.put(f"{path}/status", full)
     assert answer.body["status"] == {"observedGeneration": 6}
     assert "labels" not in answer.body["metadata"], "a custom object's status has no say in its metadata"
@@ -369,7 +320,9 @@ def test_a_daemonsets_pods_are_always_restarted(api, namespace):
     wrong["spec"]["template"]["spec"]["restartPolicy"] = "Never"
     answer = api.post(sets(namespace), wrong)
     assert answer.code == 422
-    assert 'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"' in answer.message
+    assert (
+        'spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"' in answer.message
+    )
 
 
 def test_a_volume_that_is_mounted_has_to_be_there(api, namespace):
@@ -418,7 +371,10 @@ def test_defaults_are_written_into_a_daemonset(api, namespace):
                         "name": "c",
                         "image": "registry.example.com:5000/c",
                         "env": [
-                            {"name": "N", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}}
+                            {
+                                "name": "N",
+                                "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}},
+                            }
                         ],
                         "volumeMounts": [{"name": "h", "mountPath": "/h"}],
                         "securityContext": {"privileged": True},
@@ -466,7 +422,7 @@ def test_defaults_are_written_into_a_job(api, namespace):
             "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "c:1"}]}},
         },
     }
-    made = api.post(f"/apis/batch/v1/namespaces/{namespace}/jobs", body).body
+    made = api.post(jobs(namespace), body).body
     uid = made["metadata"]["uid"]
     labels = {
         "batch.kubernetes.io/controller-uid": uid,
@@ -490,15 +446,15 @@ def test_defaults_are_written_into_a_job(api, namespace):
 
 
 def test_a_jobs_pods_end_and_its_template_is_for_ever(api, namespace):
-    jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
+    path = jobs(namespace)
     template = {"spec": {"containers": [{"name": "c", "image": "c:1"}]}}
-    answer = api.post(jobs, {"metadata": {"name": "j"}, "spec": {"template": template}})
+    answer = api.post(path, {"metadata": {"name": "j"}, "spec": {"template": template}})
     assert answer.code == 422
     assert 'spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"' in answer.message
     template["spec"]["restartPolicy"] = "Never"
     template["spec"]["nodeSelector"] = {"lab": "none"}
-    assert api.post(jobs, {"metadata": {"name": "j"}, "spec": {"template": template}}).code == 201
-    answer = api.patch(f"{jobs}/j", {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}}})
+    assert api.post(path, {"metadata": {"name": "j"}, "spec": {"template": template}}).code == 201
+    answer = api.patch(f"{path}/j", {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 7}}}})
     assert answer.code == 422
     assert "spec.template: Invalid value" in answer.message
     assert "field is immutable" in answer.message
@@ -559,9 +515,7 @@ def test_a_collection_can_be_deleted_by_label(api, maps):
     for name, value in (("a", "1"), ("b", "1"), ("c", "2")):
         api.post(maps, {"metadata": {"name": name, "labels": {"l": value}}})
     assert api.delete(maps, labelSelector="l=1").code == 200
-    eventually(
-        lambda: [each["metadata"]["name"] for each in api.get(maps, labelSelector="l").body["items"]] == ["c"]
-    )
+    eventually(lambda: [each["metadata"]["name"] for each in api.get(maps, labelSelector="l").body["items"]] == ["c"])
 
 
 def test_a_table_shows_what_kubectl_prints(api, maps, namespace, modules, node):
@@ -574,7 +528,13 @@ def test_a_table_shows_what_kubectl_prints(api, maps, namespace, modules, node):
     assert said["rows"][0]["cells"][:2] == ["a", 2]
     assert said["rows"][0]["object"]["kind"] == "PartialObjectMetadata"
     api.post(modules, a_module())
-    condition = {"type": "Ready", "status": "False", "reason": "Loading", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    condition = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Loading",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
     assert api.patch(f"{modules}/m/status", {"status": {"conditions": [condition]}}).code == 200
     said = api.get(modules, accept=TABLE).body
     assert [each["name"] for each in said["columnDefinitions"]] == [

@@ -53,7 +53,7 @@ COMMANDS = {
         --listen-peer-urls=http://127.0.0.1:{peer} --initial-advertise-peer-urls=http://127.0.0.1:{peer}
         --initial-cluster=default=http://127.0.0.1:{peer}""",
     # No reconciler, as endpoints must not be on loopback. Loaders and device plugins are privileged. The admission
-    # plugin is not on by default, but is on OpenShift.
+    # plugin is not a default one, but OpenShift has it.
     "kube-apiserver": SERVING
     + """--etcd-servers=http://127.0.0.1:{etcd} --advertise-address=127.0.0.1 --endpoint-reconciler-type=none
         --service-cluster-ip-range=10.0.0.0/24 --allow-privileged=true
@@ -71,7 +71,7 @@ COMMANDS = {
         --server-address=127.0.0.1:{port} --manage-all-nodes --node-lease-duration-seconds=40
         --node-ip=127.0.0.1 --cidr=10.64.0.0/10""",
 }
-# Blocking: a request is in the log before it is answered. Size 0: the log is never rotated.
+# Blocking: no line is dropped, nor written later than its request ends. Size 0: the log is never rotated.
 AUDIT = """--audit-policy-file={folder}/audit-policy.json --audit-log-path={folder}/audit.log
     --audit-log-mode=blocking --audit-log-maxsize=0"""
 AUDIT_POLICY = {
@@ -90,6 +90,8 @@ class Missing(Exception):
 
 def binaries() -> Path:
     """The folder with the programs: $KUBEBUILDER_ASSETS where that is set, else the cache, which is filled first."""
+    if not shutil.which("setpriv"):
+        raise Missing("the control plane needs Linux, with setpriv of util-linux")
     if assets := os.environ.get("KUBEBUILDER_ASSETS"):
         if lacking := [name for name in PACKAGES if not os.access(Path(assets, name), os.X_OK)]:
             raise Missing(f"KUBEBUILDER_ASSETS={assets} lacks {', '.join(lacking)}: link them there, or unset it")
@@ -100,7 +102,7 @@ def binaries() -> Path:
     folder = cache / hashlib.sha256(inputs).hexdigest()[:16]
     if not folder.exists():
         if not shutil.which("go"):
-            raise Missing("the control plane is built with Go, which this machine lacks (nor is KUBEBUILDER_ASSETS set)")
+            raise Missing("the control plane is built with Go, and there is none here (nor KUBEBUILDER_ASSETS)")
         _say(f"building a control plane into {folder}: takes about 8 minutes the first time")
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / "lock").open("w") as lock:
