@@ -67,9 +67,7 @@ def closure(roots: Iterable[str], every: dict[str, Any], known: Iterable[str] = 
 
 def main(swagger_path: str, version: str) -> None:
     swagger = json.loads(Path(swagger_path).read_text())
-    every = {
-        short(name): trim(schema) for name, schema in swagger["definitions"].items() if name.startswith(GROUPS)
-    }
+    every = {short(name): trim(schema) for name, schema in swagger["definitions"].items() if name.startswith(GROUPS)}
     whole = every["ObjectMeta"]
     # A pod template's metadata: the parts that a user may write in a volume claim's template.
     of_users = ("annotations", "finalizers", "labels", "name", "namespace")

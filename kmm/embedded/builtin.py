@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +11,8 @@ from kmm.embedded import table
 from kmm.embedded.failure import Cause, refused, required, shown, wrong
 from kmm.embedded.resource import Resource
 from kmm.embedded.selector import accepts, of_object
-from kmm.embedded.structure import Structure, definitions, objections as schema_objections
+from kmm.embedded.structure import Structure, definitions
+from kmm.embedded.structure import objections as schema_objections
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 REVISION = "deprecated.daemonset.template.generation"
@@ -20,6 +22,16 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 _QUALIFIED = re.compile(rf"(({_LABEL})(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?")
 _VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_DATA_KEY_RULE = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
+    "or 'key-name', regex used for validation is"
+)
+_LABEL_RULE = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end "
+    "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
+)
 _SUBDOMAIN_RULE = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start "
     "and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
@@ -55,7 +67,13 @@ RESOURCES = (
         "Namespace", "namespaces", "ns", namespaced=False, status=True, selectable=("status.phase",)
     ),
     _kind(
-        "Node", "nodes", "no", namespaced=False, status=True, born_with_status=True, selectable=("spec.unschedulable",)
+        "Node",
+        "nodes",
+        "no",
+        namespaced=False,
+        status=True,
+        born_with_status=True,
+        selectable=("spec.unschedulable",),
     ),
     _kind(
         "Pod",
@@ -247,16 +265,17 @@ def objections(resource: Resource, body: Mapping[str, Any], old: Mapping[str, An
         case "Pod":
             yield from _pod(spec, was if old else None)
         case "ConfigMap" | "Secret":
+            for key in (*(body.get("data") or {}), *(body.get("binaryData") or {})):
+                if not _KEY.fullmatch(key) or key in (".", ".."):
+                    yield wrong(f"data[{key}]", key, f"{_DATA_KEY_RULE} '{_KEY.pattern}')")
             if old and old.get("immutable") and any(body.get(key) != old.get(key) for key in ("data", "binaryData")):
                 yield refused("data", "field is immutable when `immutable` is set")
             if old and resource.kind == "Secret" and body.get("type") != old.get("type"):
                 yield wrong("type", body.get("type"), "field is immutable")
         case "Event":
-            if not old and (spaces := (body.get("involvedObject") or {}).get("namespace", "")) != meta.get(
-                "namespace"
-            ):
-                if spaces or meta.get("namespace") != "default":
-                    yield wrong("involvedObject.namespace", spaces, "does not match event.namespace")
+            said = (body.get("involvedObject") or {}).get("namespace", "")
+            if not old and (said or "default") != meta.get("namespace"):
+                yield wrong("involvedObject.namespace", said, "does not match event.namespace")
         case "CustomResourceDefinition":
             yield from _definition(body, spec, was)
 
@@ -334,28 +353,48 @@ def _fixed(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Cause]:
     if not spec.get("containers"):
         yield required(f"{path}.containers")
+    if spec.get("nodeName") and not _SUBDOMAIN.fullmatch(spec["nodeName"]):
+        yield wrong(f"{path}.nodeName", spec["nodeName"], _SUBDOMAIN_RULE)
     volumes = {volume.get("name") for volume in spec.get("volumes", ())}
+    for index, volume in enumerate(spec.get("volumes", ())):
+        at = f"{path}.volumes[{index}]"
+        if not re.fullmatch(_LABEL, volume.get("name", "")):
+            yield wrong(f"{at}.name", volume.get("name", ""), _LABEL_RULE)
+        if ".." in (volume.get("hostPath") or {}).get("path", "").split("/"):
+            yield wrong(f"{at}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
+        for source in (volume, *(volume.get("projected") or {}).get("sources", ())):
+            for kind in ("secret", "configMap"):
+                for number, item in enumerate((source.get(kind) or {}).get("items") or ()):
+                    yield from _local(item.get("path", ""), f"{at}.{kind}.items[{number}].path")
     names: set[str] = set()
     for kind in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(kind, ())):
             at = f"{path}.{kind}[{index}]"
             if not container.get("image"):
                 yield required(f"{at}.image")
+            if not re.fullmatch(_LABEL, container.get("name", "")):
+                yield wrong(f"{at}.name", container.get("name", ""), _LABEL_RULE)
             if container.get("name") in names:
                 yield Cause(f"{at}.name", "FieldValueDuplicate", f'Duplicate value: "{container["name"]}"')
             names.add(container.get("name", ""))
             for mount, each in enumerate(container.get("volumeMounts", ())):
+                yield from _local(each.get("subPath") or "-", f"{at}.volumeMounts[{mount}].subPath")
                 if each.get("name") not in volumes:
                     message = f'Not found: "{each.get("name")}"'
                     yield Cause(f"{at}.volumeMounts[{mount}].name", "FieldValueNotFound", message)
 
 
+def _local(path: str, at: str) -> Iterator[Cause]:
+    if path.startswith("/"):
+        yield wrong(at, path, "must be a relative path")
+    if ".." in path.split("/"):
+        yield wrong(at, path, "must not contain '..'")
+
+
 def _definition(body: Mapping[str, Any], spec: Mapping[str, Any], was: Mapping[str, Any]) -> Iterator[Cause]:
     wanted = f"{spec.get('names', {}).get('plural')}.{spec.get('group')}"
     if body["metadata"].get("name") != wanted:
-        yield wrong(
-            "metadata.name", body["metadata"].get("name"), 'must be spec.names.plural+"."+spec.group'
-        )
+        yield wrong("metadata.name", body["metadata"].get("name"), 'must be spec.names.plural+"."+spec.group')
     versions = spec.get("versions") or []
     if sum(bool(each.get("storage")) for each in versions) != 1:
         yield wrong("spec.versions", versions, "must have exactly one version marked as storage version")
@@ -364,13 +403,11 @@ def _definition(body: Mapping[str, Any], spec: Mapping[str, Any], was: Mapping[s
         if schema is None:
             yield required(f"spec.versions[{index}].schema.openAPIV3Schema", "schemas are required")
         else:
-            yield from schema_objections(schema, f"spec.validation.openAPIV3Schema")
+            yield from schema_objections(schema, "spec.validation.openAPIV3Schema")
     for key in ("scope", "group"):
         if was and spec.get(key) != was.get(key):
             yield wrong(f"spec.{key}", spec.get(key), "field is immutable")
 
 
 def _base64(text: str) -> str:
-    import base64
-
     return base64.b64encode(text.encode()).decode()

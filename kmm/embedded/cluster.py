@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import trustme
 import yaml
@@ -29,7 +29,6 @@ from kmm.embedded.program import Program, idle
 from kmm.embedded.server import Entry, Server, User
 from kmm.embedded.storage import Storage
 
-T = TypeVar("T")
 ADMIN = "admin"
 
 
@@ -54,8 +53,8 @@ class Cluster:
         bookmark_s: float = 60,
         history: int = 5_000,
     ) -> None:
-        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="kmm-cluster-")
-        self.folder = folder or Path(self._temporary.name)  # type: ignore[union-attr]
+        self._temporary = tempfile.TemporaryDirectory(prefix="kmm-cluster-") if folder is None else None
+        self.folder = folder or Path(self._temporary.name if self._temporary else "")
         self.folder.mkdir(parents=True, exist_ok=True)
         self._host, self._tls = host, tls
         pace = pace or Pace()
@@ -79,7 +78,7 @@ class Cluster:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="kmm-cluster", daemon=True)
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Self:
         self._thread.start()
         if self._authority:
             self._authority.cert_pem.write_to_path(str(self.ca_file))
@@ -89,6 +88,8 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._loop.is_closed():
+            return
         self.call(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -85,7 +85,7 @@ class DaemonSetController(Controller):
     def _manage(
         self, record: Record, body: Mapping[str, Any], revision: str, by_node: Mapping[str, list[Any]]
     ) -> list[str]:
-        """Create the pods that are missing, delete those that are not to be; return the nodes that are to have one."""
+        """Create missing pods, delete those that are not to be; return the nodes that are to have one."""
         spec = body["spec"]["template"]["spec"]
         tolerations = [*(spec.get("tolerations") or ()), *_tolerations()]
         runs = []
@@ -153,7 +153,7 @@ class DaemonSetController(Controller):
         self.objects.delete(pod, Deletion(uid=pod.uid))
         self.announce(record, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
 
-    def _roll(  # noqa: PLR0917
+    def _roll(
         self, record: Record, body: Mapping[str, Any], revision: str, by_node: Mapping[str, list[Any]], desired: int
     ) -> None:
         """Delete old pods: unavailable ones at once, others as far as the strategy allows."""
@@ -177,7 +177,7 @@ class DaemonSetController(Controller):
         for pod in candidates[: max(0, allowed - unavailable)]:
             self._delete(record, pod)
 
-    def _tell(  # noqa: PLR0917
+    def _tell(
         self,
         record: Record,
         body: Mapping[str, Any],
@@ -194,14 +194,12 @@ class DaemonSetController(Controller):
             "numberReady": sum(_ready(content) is not None for _, content in first),
             "observedGeneration": body["metadata"]["generation"],
         }
-        for key, value in (
-            ("updatedNumberScheduled", sum(pod.labels.get(HASH) == revision for pod, _ in first)),
-            ("numberAvailable", available),
-            ("numberUnavailable", len(runs) - available),
-        ):
-            if value:
-                status[key] = value
-        self.objects.set_status(record, status)
+        more = {
+            "updatedNumberScheduled": sum(pod.labels.get(HASH) == revision for pod, _ in first),
+            "numberAvailable": available,
+            "numberUnavailable": len(runs) - available,
+        }
+        self.objects.set_status(record, status | {key: value for key, value in more.items() if value})
 
     def _available(self, body: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
         since = _ready(pod)

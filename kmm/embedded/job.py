@@ -75,7 +75,7 @@ class JobController(Controller):
         status |= {"ready": ready, "terminating": sum(pod.deleting for pod in pods), "uncountedTerminatedPods": {}}
         self.objects.set_status(record, status)
 
-    def _why_failed(  # noqa: PLR0917
+    def _why_failed(
         self, record: Record, spec: Mapping[str, Any], status: Mapping[str, Any], failed: int, pods: list[Record]
     ) -> tuple[str, str] | None:
         limit = spec["backoffLimit"]
@@ -93,7 +93,7 @@ class JobController(Controller):
             self.enqueue(record.uid, after_s=left_s)
         return None
 
-    def _fill(  # noqa: PLR0917
+    def _fill(
         self, record: Record, body: Mapping[str, Any], succeeded: int, active: list[Record], failed: int
     ) -> None:
         spec = body["spec"]
@@ -126,7 +126,7 @@ class JobController(Controller):
                 return
             self.announce(record, "Normal", "SuccessfulCreate", f"Created pod: {made.name}")
 
-    def _finish(self, record: Record, status: dict[str, Any], kind: str, reason: str, message: str) -> None:  # noqa: PLR0917
+    def _finish(self, record: Record, status: dict[str, Any], kind: str, reason: str, message: str) -> None:
         since = now_text()
         status["conditions"] = [
             *status.get("conditions", ()),

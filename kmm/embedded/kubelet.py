@@ -261,6 +261,8 @@ class _Life:
     async def _pull(self, container: _Container) -> None:
         image = container.spec.get("image", "")
         failures = 0
+        if container.restarts >= 0 and container.spec.get("imagePullPolicy") != "Always":
+            return
         while True:
             if not failures:
                 self._announce("Normal", "Pulling", f'Pulling image "{image}"', container)

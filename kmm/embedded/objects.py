@@ -130,7 +130,7 @@ class Objects:
             return self.storage.draft(resource, body)
         return self.storage.write(resource, body)
 
-    def update(  # noqa: PLR0917
+    def update(
         self,
         resource: Resource,
         namespace: str,
@@ -170,7 +170,7 @@ class Objects:
         body = self._settled(resource, body, old, options)
         return self._replace(resource, record, old, body, dry_run=options.dry_run)
 
-    def put(  # noqa: PLR0917
+    def put(
         self,
         resource: Resource,
         namespace: str,
@@ -188,7 +188,7 @@ class Objects:
             return self.create(resource, namespace, body, options), True
         return self.update(resource, namespace, name, body, subresource, options), False
 
-    def patch(  # noqa: PLR0917
+    def patch(
         self,
         resource: Resource,
         namespace: str,
@@ -403,7 +403,7 @@ class Objects:
                 raise invalid(resource, meta["name"], [refused("metadata.finalizers", detail)])
         return merged
 
-    def _replace(  # noqa: PLR0917
+    def _replace(
         self,
         resource: Resource,
         record: Record,
@@ -449,7 +449,7 @@ def _grace_s(resource: Resource, body: Mapping[str, Any], how: Deletion) -> int:
     return own if how.grace_s is None else how.grace_s
 
 
-class _Replace(jsonpatch.ReplaceOperation):  # type: ignore[misc]
+class _Replace(jsonpatch.ReplaceOperation):
     """Kubernetes adds what is not there to be replaced, where the place for it is."""
 
     def apply(self, obj: Any) -> Any:
@@ -460,7 +460,7 @@ class _Replace(jsonpatch.ReplaceOperation):  # type: ignore[misc]
         return super().apply(obj)
 
 
-class _JsonPatch(jsonpatch.JsonPatch):  # type: ignore[misc]
+class _JsonPatch(jsonpatch.JsonPatch):
     operations = MappingProxyType({**jsonpatch.JsonPatch.operations, "replace": _Replace})
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import os
+import re
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -62,14 +63,12 @@ async def idle(run: Run) -> Exit:
 
 async def process(run: Run) -> Exit:
     """Run a real process; paths of mounts in its arguments and environment become the real ones."""
-    real = sorted(run.mounts.items(), key=lambda each: -len(each[0]))
+    # A path of the container, where a word or a value begins and a name ends.
+    every = "|".join(re.escape(each) for each in sorted(run.mounts, key=len, reverse=True))
+    path = re.compile(rf"(?<![\w./-])(?:{every})(?![\w.-])")
 
     def located(text: str) -> str:
-        for inside, outside in real:
-            if text == inside or f"{inside}/" in text or text.endswith(f"={inside}"):
-                text = text.replace(inside, str(outside))
-                break
-        return text
+        return path.sub(lambda found: str(run.mounts[found[0]]), text) if every else text
 
     environment = {"PATH": os.environ.get("PATH", os.defpath)} | {
         name: located(value) for name, value in run.env.items()
@@ -106,7 +105,7 @@ async def _end_when(stopped: asyncio.Event, started: asyncio.subprocess.Process)
 async def perform(program: Program, run: Run) -> Exit:
     """Run a program, a plain function in a thread of its own."""
     if inspect.iscoroutinefunction(program):
-        done = await program(run)
+        done: Any = await program(run)
     else:
         done = await asyncio.to_thread(program, run)
         if inspect.isawaitable(done):
@@ -114,8 +113,9 @@ async def perform(program: Program, run: Run) -> Exit:
     log = run.mounts.get(run.container.get("terminationMessagePath", ""))
     if not run.hook and log and not done.message and log.exists():
         message = log.read_bytes()[-MESSAGE_BYTES:].decode(errors="replace")
-        done = Exit(code=done.code, output=done.output, message=message)
-    return done
+        return Exit(code=done.code, output=done.output, message=message)
+    ended: Exit = done
+    return ended
 
 
 def said(container: Mapping[str, Any], done: Exit) -> str:

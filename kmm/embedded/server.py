@@ -151,7 +151,7 @@ class Server:
         if fault.kind is Kind.HANG:
             raise _Lost
 
-    def _note(  # noqa: PLR0917
+    def _note(
         self, request: web.BaseRequest, target: _Target | None, verb: str, user: User | Failure, code: int
     ) -> None:
         self.log.append(
@@ -423,8 +423,8 @@ class Server:
 
 
 _ORPHANS = (
-    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set "
-    "propagationPolicy=Orphan to suppress this warning"
+    "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or "
+    "set propagationPolicy=Orphan to suppress this warning"
 )
 
 
@@ -438,18 +438,19 @@ class _Shown:
         return b'{"type":"%s","object":%s}\n' % (kind.encode(), self._body(record))
 
     def event(self, event: Event, asked_for: Any) -> list[bytes]:
-        now = event.kind != "DELETED" and (asked_for is None or asked_for(event.record))
-        before = event.before is not None and (asked_for is None or asked_for(event.before))
-        if now:
+        before = event.before
+        if before is not None and asked_for is not None and not asked_for(before):
+            before = None
+        if event.kind != "DELETED" and (asked_for is None or asked_for(event.record)):
             return [self.line("MODIFIED" if before else "ADDED", event.record)]
-        if not before:
+        if before is None:
             return []
         if event.kind == "DELETED":
             return [self.line("DELETED", event.record)]
         # It no longer is what was asked for: told as it was, with the version of the change.
-        was = event.before.read()  # type: ignore[union-attr]
+        was = before.read()
         was["metadata"]["resourceVersion"] = str(event.version)
-        return [self.line("DELETED", replace(event.before, body=encode(was)))]  # type: ignore[type-var]
+        return [self.line("DELETED", replace(before, body=encode(was)))]
 
     def bookmark(self, version: int, *, initial_end: bool = False) -> bytes:
         meta: dict[str, Any] = {"resourceVersion": str(version)}
@@ -521,9 +522,9 @@ def _accepted(request: web.BaseRequest) -> str:
     for each in said.split(","):
         media, *parameters = (part.strip() for part in each.split(";"))
         if media in (_JSON, "*/*", "application/*"):
-            chosen = dict(part.partition("=")[::2] for part in parameters)
-            if chosen.get("as", "") in ("", "Table") or chosen["as"].startswith("PartialObjectMetadata"):
-                return chosen.get("as", "")
+            form = next((part.removeprefix("as=") for part in parameters if part.startswith("as=")), "")
+            if form in ("", "Table") or form.startswith("PartialObjectMetadata"):
+                return form
     if said:
         raise Failure(406, "NotAcceptable", f"only the following media types are accepted: {_JSON}")
     return ""
@@ -541,7 +542,7 @@ async def _body(request: web.BaseRequest, media_type: str) -> Any:
         return None
     try:
         if media_type == "application/yaml":
-            return yaml.load(text, Loader=yaml.CSafeLoader)  # noqa: S506
+            return yaml.load(text, Loader=yaml.CSafeLoader)
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise bad_request(f"the body of the request cannot be decoded: {error}") from error

@@ -173,11 +173,11 @@ class Storage:
         )
 
     def _index(self, before: Record | None, record: Record | None) -> None:
-        for gone in before.owners if before else ():
-            self._dependents[gone].discard(before.uid)  # type: ignore[union-attr]
-            if not self._dependents[gone]:
-                del self._dependents[gone]
         if before:
+            for owner in before.owners:
+                self._dependents[owner].discard(before.uid)
+                if not self._dependents[owner]:
+                    del self._dependents[owner]
             self._by_uid.pop(before.uid, None)
         if record:
             self._by_uid[record.uid] = record

@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Any
 
 import jsonschema
+import jsonschema.validators
 import msgspec
 import re2
 from cel_expr_python import cel
@@ -21,7 +22,14 @@ from kmm.api.kubernetes import definitions as api_definitions
 from kmm.embedded.failure import Cause, required, shown, wrong
 
 _META = "ObjectMeta"
-_PYTHON = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+_PYTHON: Mapping[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "boolean": bool,
+    "integer": int,
+    "number": (int, float),
+}
 
 
 @functools.cache
@@ -41,7 +49,7 @@ class Structure:
         """Return the object pruned and with its defaults, the paths of unknown fields, and wrong types."""
         head = ("apiVersion", "kind", "metadata")
         walk = _Walk(typed=not self.custom)
-        settled = {key: body[key] for key in ("apiVersion", "kind") if key in body}
+        settled: dict[str, Any] = {key: body[key] for key in ("apiVersion", "kind") if key in body}
         walk.typed = True
         settled["metadata"] = walk.settle(body.get("metadata") or {}, definitions()[_META], "metadata")
         walk.typed = not self.custom
@@ -73,8 +81,8 @@ _BLOCKING = tuple(f"FieldValue{kind}" for kind in ("Required", "NotSupported", "
 _UNCHECKED = Cause(
     "<nil>",
     "FieldValueInvalid",
-    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the existing "
-    "errors to complete validation",
+    "Invalid value: null: some validation rules were not checked because the object was invalid; correct the "
+    "existing errors to complete validation",
 )
 
 
@@ -182,7 +190,7 @@ def _format(_: Any, wanted: str, instance: Any, __: Any) -> Iterator[jsonschema.
 
 
 _DATE_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$"
-_VALIDATOR = jsonschema.validators.extend(
+_VALIDATOR: Any = jsonschema.validators.extend(  # type: ignore[no-untyped-call]
     jsonschema.Draft202012Validator,
     {
         "anyOf": _any_of,

@@ -122,10 +122,10 @@ class Volumes:
 
     def _write(self, volume: Mapping[str, Any]) -> Path:
         if "hostPath" in volume:
-            place = self._folder.parent.parent / "hosts" / self._pod["spec"]["nodeName"]
-            place = place / volume["hostPath"]["path"].lstrip("/")
+            host = self._folder.parent.parent / "hosts" / str(self._pod["spec"]["nodeName"])
+            place = host / str(volume["hostPath"]["path"]).lstrip("/")
         else:
-            place = self._folder / "volumes" / volume["name"]
+            place = self._folder / "volumes" / str(volume["name"])
         place.mkdir(parents=True, exist_ok=True)
         for kind, source in self._sources(volume):
             data = self._data(kind, source)

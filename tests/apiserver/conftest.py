@@ -13,6 +13,7 @@ import pytest
 from apiserver import samples
 from apiserver.client import Api, eventually
 from apiserver.samples import core
+from controlplane.controlplane import ControlPlane
 
 from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
@@ -66,8 +67,6 @@ def embedded(tmp_path_factory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory) -> Iterator[Server]:
-    from controlplane.controlplane import ControlPlane
-
     with ControlPlane(tmp_path_factory.mktemp("controlplane")) as plane:
         yield Server(
             name="real",

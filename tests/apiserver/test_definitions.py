@@ -253,7 +253,7 @@ def test_a_changed_schema_is_judged_by_at_once(api, namespace):
     changed = a_definition(
         "Changing",
         {"type": "object", "properties": {"a": {"type": "string", "maxLength": 1}, "c": {"type": "string"}}},
-    )  # noqa: E501
+    )
     definition = f"{DEFINITIONS}/changings.changing.example.com"
     version = changed["spec"]["versions"][0]
     assert api.patch(definition, {"spec": {"versions": [version]}}).code == 200

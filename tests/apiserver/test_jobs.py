@@ -14,9 +14,7 @@ def conditions(api, namespace):
 def test_a_job_completes(api, namespace, node):
     node()
     api.post(jobs(namespace), a_job(nodes={"lab": node.lab}))
-    found = eventually(
-        lambda: (there := conditions(api, namespace)) if "Complete" in conditions(api, namespace) else None
-    )
+    found = eventually(lambda: conditions(api, namespace) if "Complete" in conditions(api, namespace) else None)
     assert found["Complete"]["reason"] == "CompletionsReached"
     assert found["Complete"]["message"] == "Reached expected number of succeeded pods"
     assert "SuccessCriteriaMet" in found

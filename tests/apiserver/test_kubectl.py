@@ -10,14 +10,13 @@ import pytest
 import yaml
 from apiserver.client import eventually
 from apiserver.samples import a_daemon_set, a_module, core
+from controlplane.controlplane import binaries
 
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="session")
 def program():
-    from controlplane.controlplane import binaries
-
     return binaries() / "kubectl"
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from apiserver.client import TABLE, eventually
-from apiserver.samples import a_daemon_set, a_module, core, jobs, sets
+from apiserver.samples import a_daemon_set, a_module, jobs, sets
 
 
 def test_what_is_created_can_be_read(api, maps):
@@ -333,6 +333,44 @@ def test_a_volume_that_is_mounted_has_to_be_there(api, namespace):
     assert 'spec.template.spec.containers[0].volumeMounts[0].name: Not found: "v"' in answer.message
 
 
+@pytest.mark.parametrize(
+    ("volume", "mount", "field"),
+    [
+        (
+            {"configMap": {"name": "c", "items": [{"key": "k", "path": "../x"}]}},
+            {},
+            "volumes[0].configMap.items[0].path",
+        ),
+        ({"hostPath": {"path": "/a/../b"}}, {}, "volumes[0].hostPath.path"),
+        ({"emptyDir": {}}, {"subPath": "../x"}, "containers[0].volumeMounts[0].subPath"),
+        ({"emptyDir": {}}, {"subPath": "/x"}, "containers[0].volumeMounts[0].subPath"),
+    ],
+)
+def test_no_path_leads_out_of_a_volume(api, namespace, volume, mount, field):
+    wrong = a_daemon_set()
+    spec = wrong["spec"]["template"]["spec"]
+    spec["volumes"] = [{"name": "v", **volume}]
+    spec["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/v", **mount}]
+    answer = api.post(sets(namespace), wrong)
+    assert answer.code == 422
+    assert [each["field"] for each in answer.body["details"]["causes"]] == [f"spec.template.spec.{field}"]
+
+
+def test_names_in_a_pod_are_labels_and_keys_are_keys(api, namespace, maps):
+    wrong = a_daemon_set()
+    wrong["spec"]["template"]["spec"]["containers"][0]["name"] = "a/b"
+    wrong["spec"]["template"]["spec"]["volumes"] = [{"name": "a.b", "emptyDir": {}}]
+    answer = api.post(sets(namespace), wrong)
+    assert {each["field"] for each in answer.body["details"]["causes"]} == {
+        "spec.template.spec.containers[0].name",
+        "spec.template.spec.volumes[0].name",
+    }
+    for key in ("a/b", "..", ""):
+        answer = api.post(maps, {"metadata": {"name": "a"}, "data": {key: "v"}})
+        assert answer.code == 422, key
+        assert answer.body["details"]["causes"][0]["field"] == f"data[{key}]"
+
+
 def test_defaults_are_written_into_a_daemonset(api, namespace):
     body = a_daemon_set()
     spec = body["spec"]["template"]["spec"]
@@ -468,7 +506,8 @@ def test_a_pod_needs_its_service_account(api, namespace):
     answer = api.post(f"/api/v1/namespaces/{namespace}/pods", pod)
     assert (answer.code, answer.body["reason"]) == (403, "Forbidden")
     assert answer.message == (
-        f'pods "p" is forbidden: error looking up service account {namespace}/nobody: serviceaccount "nobody" not found'
+        f'pods "p" is forbidden: error looking up service account {namespace}/nobody: '
+        'serviceaccount "nobody" not found'
     )
 
 

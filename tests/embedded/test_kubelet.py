@@ -1,0 +1,502 @@
+"""Pods live on nodes, with the states, words and events of the real kubelet."""
+
+from __future__ import annotations
+
+import base64
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from apiserver.client import eventually
+from apiserver.samples import a_daemon_set, core, sets
+from embedded.conftest import QUICK
+
+from kmm.embedded.kubelet import PullError
+from kmm.embedded.program import Exit, idle, process
+from kmm.embedded.pull import from_registry
+
+PODS = core("default", "pods")
+
+
+def a_pod(name="p", *, node="n1", container=None, **spec):
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "image": "c:1", **(container or {})}], **spec},
+    }
+
+
+def hook(name, *command):
+    return {"lifecycle": {name: {"exec": {"command": list(command)}}}}
+
+
+def state(api, name="p"):
+    statuses = api.get(f"{PODS}/{name}").body["status"].get("containerStatuses") or [{"state": {}}]
+    return statuses[0]
+
+
+def states(api, start, name="p"):
+    """Yield each state that the container of a pod comes to, as a watch tells it."""
+    seen = None
+    with api.watch(PODS, resourceVersion=start, fieldSelector=f"metadata.name={name}") as events:
+        for event in events:
+            for each in event["object"]["status"].get("containerStatuses", ()):
+                kind, said = next(iter(each["state"].items()))
+                now = (kind, said.get("reason", ""), each["restartCount"], each["ready"])
+                if now != seen:
+                    seen = now
+                    yield now, each
+
+
+def reasons(api, name="p"):
+    events = api.get(core("default", "events"), fieldSelector=f"involvedObject.name={name}").body["items"]
+    return {(each["type"], each["reason"], each["message"]) for each in events}
+
+
+def run(api, start, wanted):
+    """Return the states until the wanted one."""
+    found = []
+    for now, status in states(api, start):
+        found.append((now, status))
+        if now[:2] == wanted:
+            return found
+    raise AssertionError(found)
+
+
+def test_a_pod_comes_to_run(start):
+    _, api = start()
+    version = api.get(PODS).version
+    api.post(PODS, a_pod())
+    assert [now for now, _ in run(api, version, ("running", ""))] == [
+        ("waiting", "ContainerCreating", 0, False),
+        ("running", "", 0, True),
+    ]
+    status = api.get(f"{PODS}/p").body["status"]
+    assert status["phase"] == "Running"
+    assert {each["type"]: each["status"] for each in status["conditions"]} == {
+        "PodReadyToStartContainers": "True", "Initialized": "True", "Ready": "True", "ContainersReady": "True",
+        "PodScheduled": "True",
+    }  # fmt: skip
+    eventually(
+        lambda: (
+            {
+                ("Normal", "Pulling", 'Pulling image "c:1"'),
+                ("Normal", "Created", "Container created"),
+                ("Normal", "Started", "Container started"),
+            }
+            <= reasons(api)
+        )
+    )
+
+
+def test_a_failing_load_says_why_before_it_backs_off(start):
+    async def program(run):
+        if run.hook == "postStart":
+            return Exit(code=1, output="modprobe: ERROR: could not insert 'm': Key was rejected by service\n")
+        return await idle(run)
+
+    _, api = start(program=program)
+    version = api.get(PODS).version
+    api.post(PODS, a_pod(container=hook("postStart", "modprobe", "-v", "m")))
+    found = run(api, version, ("waiting", "CrashLoopBackOff"))
+    assert [now for now, _ in found] == [
+        ("waiting", "ContainerCreating", 0, False),
+        ("waiting", "PostStartHookError", 0, False),
+        ("waiting", "PostStartHookError", 1, False),
+        ("waiting", "CrashLoopBackOff", 1, False),
+    ]
+    uid = api.get(f"{PODS}/p").body["metadata"]["uid"]
+    where = f'Container "c" in Pod "p_default({uid})" failed'
+    said = "modprobe: ERROR: could not insert 'm': Key was rejected by service\n"
+    quoted = said.replace("\n", "\\n")
+    assert found[1][1]["state"]["waiting"]["message"] == (
+        f"Exec lifecycle hook ([modprobe -v m]) for {where} - error: command 'modprobe -v m' exited with 1: {said}, "
+        f'message: "{quoted}"'
+    )
+    assert found[1][1]["lastState"]["terminated"]["exitCode"] == 143
+    assert found[3][1]["state"]["waiting"]["message"] == (
+        f"back-off 0.1s restarting failed container=c pod=p_default({uid})"
+    )
+    eventually(
+        lambda: (
+            {
+                ("Warning", "FailedPostStartHook", "PostStartHook failed"),
+                ("Normal", "Killing", "FailedPostStartHook"),
+                ("Warning", "BackOff", f"Back-off restarting failed container c in pod p_default({uid})"),
+            }
+            <= reasons(api)
+        )
+    )
+    assert api.get(f"{PODS}/p").body["status"]["phase"] == "Running", (
+        "as the real one says of a container that crashed"
+    )
+
+
+def test_pre_stop_runs_also_after_a_failed_post_start(start):
+    ran = []
+
+    async def program(run):
+        if run.hook:
+            ran.append(run.hook)
+            return Exit(code=int(run.hook == "postStart"))
+        return await idle(run)
+
+    _, api = start(program=program)
+    lifecycle = {"lifecycle": {**hook("postStart", "a")["lifecycle"], **hook("preStop", "b")["lifecycle"]}}
+    api.post(PODS, a_pod(container=lifecycle))
+    eventually(lambda: ran[:2] == ["postStart", "preStop"])
+
+
+def test_a_pod_is_not_ready_while_its_hook_runs(start):
+    go = threading.Event()
+
+    def program(run):
+        if run.hook == "postStart":
+            go.wait(30)
+            return Exit()
+        return idle(run)
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(container=hook("postStart", "load")))
+    eventually(lambda: "Started" in {reason for _, reason, _ in reasons(api)})
+    assert state(api)["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    go.set()
+    eventually(lambda: state(api)["ready"])
+
+
+def test_unloading_runs_in_the_grace_period_and_then_the_pod_is_gone(start):
+    ran = []
+
+    def program(run):
+        if run.hook == "preStop":
+            ran.append(run.argv)
+            return Exit()
+        return idle(run)
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(container=hook("preStop", "modprobe", "-r", "m")))
+    eventually(lambda: state(api).get("ready"))
+    version = api.get(PODS).version
+    api.delete(f"{PODS}/p")
+    with api.watch(PODS, resourceVersion=version) as events:
+        told = []
+        for event in events:
+            told.append(event)
+            if event["type"] == "DELETED":
+                break
+    assert ran == [("modprobe", "-r", "m")]
+    assert [each["type"] for each in told][0] == "MODIFIED"
+    assert told[0]["object"]["metadata"]["deletionTimestamp"]
+    assert told[0]["object"]["status"]["containerStatuses"][0]["ready"], "until it has stopped"
+    ended = told[-1]["object"]["status"]
+    assert ended["phase"] == "Failed"
+    assert ended["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 143
+    eventually(lambda: ("Normal", "Killing", "Stopping container c") in reasons(api))
+
+
+def test_a_failing_unload_is_told_and_stops_nothing(start):
+    async def program(run):
+        if run.hook == "preStop":
+            return Exit(code=1, output="modprobe: FATAL: Module m is in use.")
+        return await idle(run)
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(container=hook("preStop", "modprobe", "-r", "m")))
+    eventually(lambda: state(api).get("ready"))
+    api.delete(f"{PODS}/p")
+    eventually(lambda: api.get(f"{PODS}/p").code == 404)
+    assert ("Warning", "FailedPreStopHook", "PreStopHook failed") in reasons(api)
+
+
+def test_what_does_not_stop_is_killed_when_its_time_is_over(start):
+    async def program(run):
+        await run.stopped.wait()
+        import asyncio  # noqa: PLC0415
+
+        await asyncio.sleep(3600)
+        return Exit()
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(terminationGracePeriodSeconds=1))
+    eventually(lambda: state(api).get("ready"))
+    version = api.get(PODS).version
+    api.delete(f"{PODS}/p")
+    with api.watch(PODS, resourceVersion=version) as events:
+        last = next(event for event in events if event["type"] == "DELETED")
+    assert last["object"]["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 137
+
+
+def test_a_container_that_ends_is_started_again(start):
+    codes = iter([3, 0])
+
+    async def program(run):
+        code = next(codes, None)
+        return await idle(run) if code is None else Exit(code=code)
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod())
+    eventually(lambda: state(api).get("ready") and state(api)["restartCount"] == 2)
+    assert state(api)["lastState"]["terminated"]["reason"] == "Completed"
+    assert state(api)["lastState"]["terminated"]["exitCode"] == 0
+
+
+@pytest.mark.parametrize(
+    ("policy", "left", "code", "message"),
+    [
+        ("File", "", 1, None),
+        ("File", "of the file", 1, "of the file"),
+        ("FallbackToLogsOnError", "", 1, "of the log"),
+        ("FallbackToLogsOnError", "of the file", 1, "of the file"),
+        ("FallbackToLogsOnError", "", 0, None),
+    ],
+)
+def test_a_termination_message_comes_from_file_or_log(start, policy, left, code, message):
+    async def program(run):
+        run.mounts["/dev/termination-log"].write_text(left)
+        return Exit(code=code, output="of the log\n")
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(container={"terminationMessagePolicy": policy}, restartPolicy="Never"))
+    phase = eventually(
+        lambda: found if (found := api.get(f"{PODS}/p").body["status"]["phase"]) in ("Succeeded", "Failed") else None
+    )
+    assert phase == ("Failed" if code else "Succeeded")
+    ended = state(api)["state"]["terminated"]
+    assert (ended["exitCode"], ended["reason"]) == (code, "Error" if code else "Completed")
+    assert ended.get("message") == message
+
+
+def test_only_the_end_of_a_long_log_is_kept(start):
+    async def program(_):
+        return Exit(code=1, output="".join(f"line {number} {'x' * 40}\n" for number in range(500)))
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(container={"terminationMessagePolicy": "FallbackToLogsOnError"}, restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    message = state(api)["state"]["terminated"]["message"]
+    assert len(message) <= 2048
+    assert message.endswith("x")
+    assert "line 499" in message
+
+
+def test_an_image_that_is_not_there_is_asked_for_again(start):
+    there = threading.Event()
+
+    async def pull(image, _pod):
+        if not there.is_set():
+            raise PullError(f"failed to resolve image: {image}: not found")
+
+    _, api = start(pull=pull)
+    version = api.get(PODS).version
+    api.post(PODS, a_pod())
+    found = run(api, version, ("waiting", "ImagePullBackOff"))
+    assert [now[:2] for now, _ in found] == [
+        ("waiting", "ContainerCreating"), ("waiting", "ErrImagePull"), ("waiting", "ImagePullBackOff"),
+    ]  # fmt: skip
+    assert found[1][1]["state"]["waiting"]["message"] == "failed to resolve image: c:1: not found"
+    assert found[2][1]["state"]["waiting"]["message"] == (
+        'Back-off pulling image "c:1": ErrImagePull: failed to resolve image: c:1: not found'
+    )
+    there.set()
+    eventually(lambda: state(api)["ready"])
+    assert {("Warning", "Failed", "Error: ErrImagePull"), ("Normal", "BackOff", 'Back-off pulling image "c:1"')} <= (
+        reasons(api)
+    )
+
+
+class _Registry(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(
+            {"/v2/team/there/manifests/1": 200, "/v2/team/secret/manifests/1": 401}.get(self.path, 404)
+        )
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_images_can_come_from_a_registry(start):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_port}"
+    try:
+        _, api = start(pull=from_registry(insecure=frozenset({host})))
+        for name, image in (
+            ("there", f"{host}/team/there:1"),
+            ("missing", f"{host}/team/missing"),
+            ("secret", f"{host}/team/secret:1"),
+            ("down", "127.0.0.1:1/team/there:1"),
+            ("wrong", "UPPER/case"),
+        ):
+            api.post(PODS, a_pod(name, container={"image": image}))
+        eventually(lambda: state(api, "there")["ready"])
+        for name, words in (
+            ("missing", f"{host}/team/missing: not found"),
+            ("secret", "pull access denied"),
+            ("down", "failed to do request"),
+            ("wrong", "failed to resolve image"),
+        ):
+            message = eventually(lambda name=name: state(api, name)["state"]["waiting"]["message"])
+            assert words in message
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_volume_that_is_not_there_is_waited_for(start):
+    _, api = start()
+    volumes = [{"name": "v", "secret": {"secretName": "s"}}, {"name": "w", "configMap": {"name": "c"}}]
+    api.post(PODS, a_pod(volumes=volumes))
+    failed = ("Warning", "FailedMount", 'MountVolume.SetUp failed for volume "v" : secret "s" not found')
+    eventually(lambda: failed in reasons(api))
+    assert state(api)["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    api.post(core("default", "secrets"), {"metadata": {"name": "s"}})
+    failed = ("Warning", "FailedMount", 'MountVolume.SetUp failed for volume "w" : configmap "c" not found')
+    eventually(lambda: failed in reasons(api))
+    api.post(core("default", "configmaps"), {"metadata": {"name": "c"}})
+    eventually(lambda: state(api)["ready"])
+
+
+def test_the_modules_of_another_kernel_are_not_on_a_node(start):
+    _, api = start()
+    for name, kernel in (("own", "6.1.0"), ("other", "6.2.0")):
+        volume = {"name": "m", "hostPath": {"path": f"/lib/modules/{kernel}", "type": "Directory"}}
+        api.post(PODS, a_pod(name, volumes=[volume]))
+    eventually(lambda: state(api, "own")["ready"])
+    words = "hostPath type check failed: /lib/modules/6.2.0 is not a directory"
+    eventually(lambda: any(words in message for _, _, message in reasons(api, "other")))
+
+
+def test_a_variable_from_a_secret_that_is_not_there_is_waited_for(start):
+    _, api = start()
+    env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
+    api.post(PODS, a_pod(container={"env": env}))
+    eventually(
+        lambda: (
+            state(api)["state"]
+            == {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "s" not found'}}
+        )
+    )
+    api.post(core("default", "secrets"), {"metadata": {"name": "s"}, "data": {}})
+    eventually(lambda: state(api)["state"]["waiting"]["message"] == "couldn't find key k in Secret default/s")
+    api.patch(core("default", "secrets") + "/s", {"data": {"k": "dg=="}})
+    eventually(lambda: state(api)["ready"])
+
+
+def test_init_containers_come_first(start):
+    order = []
+
+    async def program(run):
+        order.append(run.container["name"])
+        return await idle(run)
+
+    _, api = start(program=program)
+    init = [{"name": "first", "image": "c:1"}, {"name": "second", "image": "c:1"}]
+    api.post(PODS, a_pod(initContainers=init))
+    eventually(lambda: state(api)["ready"])
+    assert order == ["first", "second", "c"]
+    statuses = api.get(f"{PODS}/p").body["status"]["initContainerStatuses"]
+    assert [each["state"]["terminated"]["reason"] for each in statuses] == ["Completed", "Completed"]
+
+
+SCRIPT = """
+import os, pathlib, sys
+assert sys.argv[1:3] == ["--name", "n1"], sys.argv
+print("cert:", pathlib.Path(sys.argv[3]).read_text())
+print("dockerfile:", pathlib.Path(os.environ["WHERE"]).read_text())
+print("token:", os.environ["TOKEN"], "from:", os.environ["FROM"])
+pathlib.Path(sys.argv[4]).write_text("all is well")
+print("to the log", file=sys.stderr)
+sys.exit(3)
+"""
+
+
+def test_a_real_process_gets_what_the_pod_says(start):
+    _, api = start(program=process)
+    secret = {"metadata": {"name": "s"}, "data": {"cert": base64.b64encode(b"CERT").decode(), "token": "aHVzaA=="}}
+    api.post(core("default", "secrets"), secret)
+    api.post(core("default", "configmaps"), {"metadata": {"name": "c"}, "data": {"dockerfile": "FROM x"}})
+    container = {
+        "command": [sys.executable, "-c", SCRIPT],
+        "args": ["--name", "$(NODE)", "/run/keys/cert", "/dev/termination-log"],
+        "env": [
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+            {"name": "WHERE", "value": "/src/Dockerfile"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "token"}}},
+        ],
+        "envFrom": [{"prefix": "F", "configMapRef": {"name": "d"}}],
+        "volumeMounts": [{"name": "keys", "mountPath": "/run/keys"}, {"name": "work", "mountPath": "/src"}],
+    }
+    api.post(core("default", "configmaps"), {"metadata": {"name": "d"}, "data": {"ROM": "map"}})
+    volumes = [
+        {"name": "keys", "secret": {"secretName": "s"}},
+        {"name": "work", "configMap": {"name": "c", "items": [{"key": "dockerfile", "path": "Dockerfile"}]}},
+    ]
+    api.post(PODS, a_pod(container=container, volumes=volumes, restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    ended = state(api)["state"]["terminated"]
+    assert (ended["exitCode"], ended["message"]) == (3, "all is well")
+
+
+def test_a_real_process_that_cannot_start_says_so(start):
+    _, api = start(program=process)
+    api.post(PODS, a_pod(container={"command": ["/no/such/program"]}, restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    ended = state(api)["state"]["terminated"]
+    assert ended["exitCode"] == 128
+    assert "failed to start container" in ended["message"]
+
+
+def test_a_real_process_is_asked_to_end_and_then_killed(start, tmp_path):
+    _, api = start(program=process)
+    started = tmp_path / "started"
+    stubborn = f"import signal, time, pathlib; signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(started)!r}).touch(); time.sleep(3600)"  # noqa: E501
+    api.post(PODS, a_pod(container={"command": [sys.executable, "-c", stubborn]}, terminationGracePeriodSeconds=1))
+    eventually(started.exists)
+    api.delete(f"{PODS}/p")
+    eventually(lambda: api.get(f"{PODS}/p").code == 404)
+
+
+def test_what_a_plugin_mounts_stays_in_its_folder(start, tmp_path):
+    """User strings are hostile: a key or a path must not write elsewhere."""
+    cluster, api = start(program=process)
+    api.post(core("default", "configmaps"), {"metadata": {"name": "c"}, "data": {"k": "v"}})
+    for number, (volume, mount) in enumerate(
+        (
+            ({"configMap": {"name": "c", "items": [{"key": "k", "path": "../../../escaped"}]}}, {}),
+            ({"configMap": {"name": "c"}}, {"subPath": "../../../escaped"}),
+        )
+    ):
+        container = {
+            "command": ["true"],
+            "volumeMounts": [{"name": "v", "mountPath": "/v", **mount}],
+        }
+        answer = api.post(
+            PODS, a_pod(f"p{number}", container=container, volumes=[{"name": "v", **volume}], restartPolicy="Never")
+        )
+        assert answer.code == 422, answer.body
+        assert "must not contain '..'" in answer.message
+    assert not list(tmp_path.rglob("escaped"))
+    assert not list(cluster.folder.rglob("escaped"))
+
+
+def test_a_node_that_is_cut_off_keeps_its_pods_and_says_nothing(start):
+    cluster, api = start()
+    cluster.add_node("n2", "6.1.0")
+    api.post(sets("default"), a_daemon_set(nodes={"kubernetes.io/os": "linux"}))
+    eventually(lambda: api.get(f"{sets('default')}/d").body["status"].get("numberAvailable") == 2)
+    cluster.reach("n2", reachable=False)
+    pod = next(each for each in api.get(PODS).body["items"] if each["spec"]["nodeName"] == "n2")
+    name = pod["metadata"]["name"]
+    api.delete(f"{PODS}/{name}")
+    other = next(each for each in api.get(PODS).body["items"] if each["spec"]["nodeName"] == "n1")
+    api.delete(f"{PODS}/{other['metadata']['name']}")
+    eventually(lambda: api.get(f"{PODS}/{other['metadata']['name']}").code == 404)
+    assert "deletionTimestamp" in api.get(f"{PODS}/{name}").body["metadata"], "nobody there has heard of it"
+    cluster.reach("n2", reachable=True)
+    eventually(lambda: api.get(f"{PODS}/{name}").code == 404)
+    eventually(lambda: api.get(f"{sets('default')}/d").body["status"].get("numberAvailable") == 2)
+
+
+def test_the_paces_are_the_real_kubelets_unless_said_otherwise():
+    assert [QUICK.__class__().after(failures) for failures in range(1, 8)] == [10, 20, 40, 80, 160, 300, 300]
