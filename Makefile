@@ -54,8 +54,8 @@ format: $(READY) ## format the code
 demo: $(READY) ## see what it does: judge the examples and a broken Module, list plugins and kinds
 	@$(BIN)/python tools/demo.py
 
-e2e: wheels ## build the wheels and use them as a stranger would: pip only, in a clean environment
-	@$(BIN)/pytest tests/e2e -m e2e
+e2e: wheels ## use the wheels as a stranger would, and run against a real control plane (built with Go, 8 minutes once)
+	@$(BIN)/pytest -m e2e --durations 5
 
 bench: $(READY) ## measure what the issues ask for
 	@$(BIN)/python tests/bench/bench.py

@@ -73,6 +73,20 @@ def test_the_readmes_commands_do_what_it_says(tmp_path):
     assert run.stdout.splitlines() == expected
 
 
+def test_the_embedded_clusters_example_runs(tmp_path):
+    (script,) = re.findall(
+        r"<!-- tested -->\n```python\n(.*?)```", (ROOT / "docs/embedded.md").read_text(), re.DOTALL
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert run.stdout.splitlines()[-1] == "0 requests so far"
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", (ROOT / "docs/embedded.md").read_text()))))
+def test_a_test_that_a_document_names_exists(name):
+    assert any(f"def {name}(" in path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
+
+
 def test_every_commit_stays_clear_of_addresses_of_registries():
     lock = (ROOT / "requirements.lock").read_text()
     assert "://" not in lock

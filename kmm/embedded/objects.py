@@ -348,7 +348,7 @@ class Objects:
         Raises:
             Failure: it is not valid.
         """
-        body, unknown, mistyped = resource.structure.settle(body)
+        body, unknown, mistyped = resource.structure.settle(body, old)
         name = body["metadata"].get("name") or body["metadata"].get("generateName") or ""
         if unknown and options.field_validation == "Strict":
             every = ", ".join(f'unknown field "{path}"' for path in unknown)

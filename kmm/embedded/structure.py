@@ -21,7 +21,7 @@ from cel_expr_python import cel
 from kmm.api.kubernetes import definitions as api_definitions
 from kmm.embedded.failure import Cause, required, shown, wrong
 
-_META = "ObjectMeta"
+_HEAD = ("apiVersion", "kind", "metadata")
 _PYTHON: Mapping[str, Any] = {
     "object": dict,
     "array": list,
@@ -45,18 +45,24 @@ class Structure:
     def __init__(self, schema: Mapping[str, Any], *, custom: bool) -> None:
         self.schema, self.custom = schema, custom
 
-    def settle(self, body: dict[str, Any]) -> tuple[dict[str, Any], list[str], list[Cause]]:
-        """Return the object pruned and with its defaults, the paths of unknown fields, and wrong types."""
-        head = ("apiVersion", "kind", "metadata")
-        walk = _Walk(typed=not self.custom)
-        settled: dict[str, Any] = {key: body[key] for key in ("apiVersion", "kind") if key in body}
-        walk.typed = True
-        settled["metadata"] = walk.settle(body.get("metadata") or {}, definitions()[_META], "metadata")
+    def settle(
+        self, body: Mapping[str, Any], old: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], list[str], list[Cause]]:
+        """Return the object pruned and with its defaults, the paths of unknown fields, and wrong types.
+
+        What is as it was in `old` has been settled before.
+        """
+        before = old or {}
+        kept = {key: value for key, value in body.items() if key in _HEAD or (key in before and value == before[key])}
+        walk = _Walk(typed=True)
+        if "metadata" not in before or body["metadata"] != before["metadata"]:
+            kept["metadata"] = walk.settle(body["metadata"], definitions()["ObjectMeta"], "metadata")
+        properties = {key: schema for key, schema in self.schema.get("properties", {}).items() if key not in kept}
         walk.typed = not self.custom
-        properties = {key: schema for key, schema in (self.schema.get("properties") or {}).items() if key not in head}
-        rest = {key: value for key, value in body.items() if key not in head}
-        schema = {**self.schema, "properties": properties}
-        return {**settled, **walk.settle(rest, schema, "")}, walk.unknown, walk.wrong
+        rest = {key: value for key, value in body.items() if key not in kept}
+        found = walk.settle(rest, {**self.schema, "properties": properties}, "")
+        first = {key: body[key] for key in _HEAD[:2] if key in body}  # lists rely on the order
+        return {**first, **kept, **found}, walk.unknown, walk.wrong
 
     def judge(self, body: Mapping[str, Any], old: Mapping[str, Any] | None) -> list[Cause]:
         """Return what the schema and its rules have against a settled custom object."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from apiserver_judge import complaints, openapi, program
+from apiserver_judge import complaints, openapi
 
 from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
 from kmm.api.module import Modprobe, ModuleSpec
+from kmm.embedded.structure import program
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
 

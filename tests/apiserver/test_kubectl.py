@@ -10,24 +10,18 @@ import pytest
 import yaml
 from apiserver.client import eventually
 from apiserver.samples import a_daemon_set, a_module, core
-from controlplane.controlplane import binaries
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture(scope="session")
-def program():
-    return binaries() / "kubectl"
-
-
 @pytest.fixture
-def kubectl(program, server, definitions, namespace, tmp_path):
+def kubectl(programs, server, definitions, namespace, tmp_path):
     # kubectl remembers discovery by host and port, and ports come again.
     environment = {**os.environ, "KUBECONFIG": str(server.kubeconfig), "HOME": str(tmp_path)}
 
     def run(*arguments, fails=False, stdin=None):
         done = subprocess.run(
-            [program, "-n", namespace, *arguments],
+            [programs / "kubectl", "-n", namespace, *arguments],
             env=environment, input=stdin, capture_output=True, text=True, timeout=120, check=False,
         )  # fmt: skip
         assert (done.returncode != 0) == fails, (arguments, done.stdout, done.stderr)
