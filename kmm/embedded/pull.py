@@ -8,15 +8,11 @@ from typing import Any
 import aiohttp
 
 from kmm.embedded.kubelet import Pull, PullError
-from kmm.oci.reference import ReferenceError, parse
+from kmm.oci import reference as references
 
-_MANIFESTS = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
+_MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
 )
 
 
@@ -29,11 +25,12 @@ def from_registry(*, insecure: frozenset[str] = frozenset(), timeout_s: float = 
     async def pull(image: str, _: Mapping[str, Any]) -> None:
         failed = f'failed to pull and unpack image "{image}": failed to resolve image'
         try:
-            reference = parse(image)
-        except ReferenceError as error:
+            reference = references.parse(image)
+        except references.ReferenceError as error:
             raise PullError(f"{failed}: {error}") from error
         scheme = "http" if reference.host in insecure else "https"
-        url = f"{scheme}://{reference.host}/v2/{reference.path}/manifests/{reference.digest or reference.tag or 'latest'}"
+        wanted = reference.digest or reference.tag or "latest"
+        url = f"{scheme}://{reference.host}/v2/{reference.path}/manifests/{wanted}"
         try:
             async with (
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,

@@ -56,6 +56,17 @@ def test_a_json_patch_that_does_not_apply_changes_nothing(api, path, wrong):
     assert api.get(path).body["data"] == {"k": "v", "l": "w"}
 
 
+def test_a_replacement_of_what_is_not_there_adds_it(api, path):
+    answer = api.patch(path, [{"op": "replace", "path": "/data/m", "value": "n"}], "json")
+    assert (answer.code, answer.body["data"]) == (200, {"k": "v", "l": "w", "m": "n"})
+
+
+def test_a_copy_of_what_is_not_there_is_nothing_or_refused(server, api, path):
+    """docs/embedded.md: Kubernetes copies a null, the embedded server refuses."""
+    answer = api.patch(path, [{"op": "copy", "from": "/data/nothing", "path": "/data/x"}], "json")
+    assert answer.code == (422 if server.embedded else 200)
+
+
 @pytest.mark.parametrize(
     ("form", "body"), [("json", {}), ("json", b"["), ("merge", b"{"), ("merge", b"[]"), ("json", "a")]
 )

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
 
 import embedded_cluster  # noqa: E402
+
 from kmm.admission import judge  # noqa: E402
 from kmm.api.manifest import documents  # noqa: E402
 from kmm.api.module import Module  # noqa: E402

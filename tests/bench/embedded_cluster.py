@@ -119,8 +119,8 @@ def measure() -> None:
         server.stdin.flush()
         last = json.loads(server.stdout.readline())
         print(
-            f"  memory: empty {said['empty']['VmRSS'] / 1024:.0f} MiB, filled {said['filled']['VmRSS'] / 1024:.0f} MiB, "
-            f"peak with all that {last['VmHWM'] / 1024:.0f} MiB"
+            f"  memory: empty {said['empty']['VmRSS'] / 1024:.0f} MiB, "
+            f"filled {said['filled']['VmRSS'] / 1024:.0f} MiB, peak with all that {last['VmHWM'] / 1024:.0f} MiB"
         )
 
 

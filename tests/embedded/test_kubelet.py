@@ -185,7 +185,7 @@ def test_unloading_runs_in_the_grace_period_and_then_the_pod_is_gone(start):
             if event["type"] == "DELETED":
                 break
     assert ran == [("modprobe", "-r", "m")]
-    assert [each["type"] for each in told][0] == "MODIFIED"
+    assert told[0]["type"] == "MODIFIED"
     assert told[0]["object"]["metadata"]["deletionTimestamp"]
     assert told[0]["object"]["status"]["containerStatuses"][0]["ready"], "until it has stopped"
     ended = told[-1]["object"]["status"]
