@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kmm.embedded import table
-from kmm.embedded.failure import Cause, refused, required, shown, wrong
+from kmm.embedded.failure import Cause, bad_request, refused, required, shown, wrong
 from kmm.embedded.resource import Resource
 from kmm.embedded.selector import accepts, of_object
 from kmm.embedded.structure import Structure, definitions
@@ -123,7 +123,9 @@ def default(resource: Resource, body: dict[str, Any], old: Mapping[str, Any] | N
     meta, spec = body["metadata"], body.get("spec")
     match resource.kind:
         case "Namespace":
-            body.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+            finalizers = body.setdefault("spec", {}).setdefault("finalizers", [])
+            if old is None and "kubernetes" not in finalizers:
+                finalizers.append("kubernetes")
             meta.setdefault("labels", {})["kubernetes.io/metadata.name"] = meta.get("name", "")
             body.setdefault("status", {}).setdefault("phase", "Active")
         case "Node":
@@ -132,7 +134,10 @@ def default(resource: Resource, body: dict[str, Any], old: Mapping[str, Any] | N
         case "Secret":
             body.setdefault("type", "Opaque")
             for key, text in (body.pop("stringData", None) or {}).items():
-                body.setdefault("data", {})[key] = _base64(text)
+                body.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
+            _check_base64(body.get("data"))
+        case "ConfigMap":
+            _check_base64(body.get("binaryData"))
         case "Event":
             body.setdefault("source", {})
         case "Pod" if spec:
@@ -259,6 +264,10 @@ def objections(resource: Resource, body: Mapping[str, Any], old: Mapping[str, An
         case "Job":
             if spec.get("template", {}).get("spec", {}).get("restartPolicy") not in ("OnFailure", "Never"):
                 yield required("spec.template.spec.restartPolicy", 'valid values: "OnFailure", "Never"')
+            yield from _pod_spec(spec.get("template", {}).get("spec") or {}, "spec.template.spec")
+            for key in ("backoffLimit", "completions", "parallelism", "activeDeadlineSeconds"):
+                if (spec.get(key) or 0) < 0:
+                    yield wrong(f"spec.{key}", spec[key], "must be greater than or equal to 0")
             for key in ("template", "selector", "completions"):
                 if old and spec.get(key) != was.get(key):
                     yield wrong(f"spec.{key}", spec.get(key), "field is immutable")
@@ -326,6 +335,10 @@ def _daemon_set(spec: Mapping[str, Any]) -> Iterator[Cause]:
     if policy != "Always":
         message = f'Unsupported value: {shown(policy)}: supported values: "Always"'
         yield Cause("spec.template.spec.restartPolicy", "FieldValueNotSupported", message)
+    unavailable = ((spec.get("updateStrategy") or {}).get("rollingUpdate") or {}).get("maxUnavailable", 1)
+    if not re.fullmatch(r"\d{1,9}|\d{1,3}%", str(unavailable)):
+        detail = "a valid percent string must be a numeric string followed by an ending '%'"
+        yield wrong("spec.updateStrategy.rollingUpdate.maxUnavailable", unavailable, detail)
     yield from _pod_spec(template.get("spec") or {}, "spec.template.spec")
 
 
@@ -355,17 +368,12 @@ def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Cause]:
         yield required(f"{path}.containers")
     if spec.get("nodeName") and not _SUBDOMAIN.fullmatch(spec["nodeName"]):
         yield wrong(f"{path}.nodeName", spec["nodeName"], _SUBDOMAIN_RULE)
-    volumes = {volume.get("name") for volume in spec.get("volumes", ())}
+    volumes = set()
     for index, volume in enumerate(spec.get("volumes", ())):
-        at = f"{path}.volumes[{index}]"
-        if not re.fullmatch(_LABEL, volume.get("name", "")):
-            yield wrong(f"{at}.name", volume.get("name", ""), _LABEL_RULE)
-        if ".." in (volume.get("hostPath") or {}).get("path", "").split("/"):
-            yield wrong(f"{at}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
-        for source in (volume, *(volume.get("projected") or {}).get("sources", ())):
-            for kind in ("secret", "configMap"):
-                for number, item in enumerate((source.get(kind) or {}).get("items") or ()):
-                    yield from _local(item.get("path", ""), f"{at}.{kind}.items[{number}].path")
+        found = list(_volume(volume, f"{path}.volumes[{index}]"))
+        yield from found
+        if not found:
+            volumes.add(volume.get("name"))
     names: set[str] = set()
     for kind in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(kind, ())):
@@ -378,10 +386,21 @@ def _pod_spec(spec: Mapping[str, Any], path: str) -> Iterator[Cause]:
                 yield Cause(f"{at}.name", "FieldValueDuplicate", f'Duplicate value: "{container["name"]}"')
             names.add(container.get("name", ""))
             for mount, each in enumerate(container.get("volumeMounts", ())):
-                yield from _local(each.get("subPath") or "-", f"{at}.volumeMounts[{mount}].subPath")
+                yield from _local(each.get("subPath") or "-", f"{at}.volumeMounts.subPath")
                 if each.get("name") not in volumes:
                     message = f'Not found: "{each.get("name")}"'
                     yield Cause(f"{at}.volumeMounts[{mount}].name", "FieldValueNotFound", message)
+
+
+def _volume(volume: Mapping[str, Any], at: str) -> Iterator[Cause]:
+    if not re.fullmatch(_LABEL, volume.get("name", "")):
+        yield wrong(f"{at}.name", volume.get("name", ""), _LABEL_RULE)
+    if ".." in (volume.get("hostPath") or {}).get("path", "").split("/"):
+        yield wrong(f"{at}.hostPath.path", volume["hostPath"]["path"], "must not contain '..'")
+    for source in (volume, *(volume.get("projected") or {}).get("sources", ())):
+        for kind in ("secret", "configMap"):
+            for number, item in enumerate((source.get(kind) or {}).get("items") or ()):
+                yield from _local(item.get("path", ""), f"{at}.{kind}.items[{number}].path")
 
 
 def _local(path: str, at: str) -> Iterator[Cause]:
@@ -395,6 +414,8 @@ def _definition(body: Mapping[str, Any], spec: Mapping[str, Any], was: Mapping[s
     wanted = f"{spec.get('names', {}).get('plural')}.{spec.get('group')}"
     if body["metadata"].get("name") != wanted:
         yield wrong("metadata.name", body["metadata"].get("name"), 'must be spec.names.plural+"."+spec.group')
+    if spec.get("group") in {each.group for each in RESOURCES}:
+        yield wrong("spec.group", spec.get("group"), "is served by the API server itself")
     versions = spec.get("versions") or []
     if sum(bool(each.get("storage")) for each in versions) != 1:
         yield wrong("spec.versions", versions, "must have exactly one version marked as storage version")
@@ -409,5 +430,9 @@ def _definition(body: Mapping[str, Any], spec: Mapping[str, Any], was: Mapping[s
             yield wrong(f"spec.{key}", spec.get(key), "field is immutable")
 
 
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+def _check_base64(data: Mapping[str, str] | None) -> None:
+    for key, value in (data or {}).items():
+        try:
+            base64.b64decode(value, validate=True)
+        except ValueError as error:
+            raise bad_request(f"illegal base64 data in {key}: {error}") from error

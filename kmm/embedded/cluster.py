@@ -30,6 +30,7 @@ from kmm.embedded.server import Entry, Server, User
 from kmm.embedded.storage import Storage
 
 ADMIN = "admin"
+UNKNOWN = ("Unknown", "NodeStatusUnknown", "Kubelet stopped posting node status.")
 
 
 class Cluster:
@@ -80,9 +81,13 @@ class Cluster:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if self._authority:
-            self._authority.cert_pem.write_to_path(str(self.ca_file))
-        self.call(self._start())
+        try:
+            if self._authority:
+                self._authority.cert_pem.write_to_path(str(self.ca_file))
+            self.call(self._start())
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
         return self
 
     def __exit__(
@@ -143,7 +148,13 @@ class Cluster:
         return path
 
     def call(self, work: Any, *arguments: Any) -> Any:
-        """Run a coroutine, or a function, in the cluster's thread; return what it returns."""
+        """Run a coroutine, or a function, in the cluster's thread; return what it returns.
+
+        Raises:
+            RuntimeError: it is called from that thread (an `async` program), which would wait for itself.
+        """
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("the cluster's own thread cannot wait for itself: ask it by HTTP, from another thread")
 
         async def run() -> Any:
             return work(*arguments)
@@ -209,8 +220,20 @@ class Cluster:
         self.call(again())
 
     def reach(self, node: str, *, reachable: bool) -> None:
-        """Cut the kubelet of a node off from the cluster, or connect it again."""
-        self.call(lambda: self.kubelet.reach(node, reachable=reachable))
+        """Cut the kubelet of a node off from the cluster, or connect it again; its Ready condition says so."""
+
+        def change() -> None:
+            self.kubelet.reach(node, reachable=reachable)
+            record = self.objects.get(self.objects.resource("Node"), "", node)
+            status = record.read()["status"]
+            for each in status["conditions"]:
+                if each["type"] == "Ready":
+                    said = ("True", "KubeletReady", "") if reachable else UNKNOWN
+                    each["status"], each["reason"], each["message"] = said
+                    each["lastTransitionTime"] = now_text()
+            self.objects.set_status(record, status)
+
+        self.call(change)
 
     async def _start(self) -> None:
         for name in (*KEPT_NAMESPACES, "kube-node-lease"):
@@ -225,6 +248,10 @@ class Cluster:
         for controller in self._controllers:
             controller.stop()
         await self.kubelet.stopped()
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
 
     def _context(self) -> ssl.SSLContext | None:
         if self._authority is None:

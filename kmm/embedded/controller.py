@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
+import uuid
 from collections.abc import Hashable
 from typing import Any
 
@@ -13,7 +15,8 @@ from kmm.embedded.objects import Objects, now_text
 from kmm.embedded.storage import Event, Record
 
 _LOG = logging.getLogger(__name__)
-_BATCH = 50  # syncs in a row before requests get their turn
+_SLICE_S = 0.01  # of syncs in a row before requests get their turn
+_EVENTS = 5_000  # that are kept: the real ones expire
 
 
 class Controller:
@@ -76,7 +79,8 @@ class Controller:
 
     def _drain(self) -> None:
         self._scheduled = False
-        for _ in range(min(_BATCH, len(self._waiting))):
+        until = time.monotonic() + _SLICE_S
+        while self._waiting and time.monotonic() < until:
             key = next(iter(self._waiting))
             del self._waiting[key]
             try:
@@ -116,7 +120,14 @@ class Controller:
         if field:
             involved["fieldPath"] = field
         body = {
-            "metadata": {"name": name},
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "uid": str(uuid.uuid4()),
+                "creationTimestamp": now_text(),
+            },
             "involvedObject": involved,
             "type": kind,
             "reason": reason,
@@ -127,7 +138,12 @@ class Controller:
             "firstTimestamp": now_text(),
             "lastTimestamp": now_text(),
         }
-        try:
-            self.objects.create(resource, namespace, body)
-        except Failure as failure:
-            _LOG.debug("no event %s: %s", reason, failure)  # a namespace that ends takes no more events
+        home = self.storage.get(self.objects.resource("Namespace"), "", namespace)
+        if home is None or home.deleting:
+            return  # a namespace that ends takes no more events
+        self.storage.write(resource, body)
+        self.objects.announced.append((namespace, name))
+        if len(self.objects.announced) > _EVENTS:
+            oldest = self.storage.get(resource, *self.objects.announced.popleft())
+            if oldest is not None:
+                self.storage.remove(resource, oldest.read())

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +24,54 @@ TOLERATED = (
 )
 HASH = "controller-revision-hash"
 GENERATION = "pod-template-generation"
+_BURST = 250  # pods that one sync makes
+
+
+@dataclass(frozen=True, slots=True)
+class _Pod:
+    """What a DaemonSet has to know of one of its pods."""
+
+    record: Record
+    node: str
+    created: str
+    ready_since: datetime | None
+
+    @property
+    def order(self) -> tuple[bool, str, str]:
+        """Which of two pods on a node counts: a bound one, the older one."""
+        return (not self.record.fields[0], self.created, self.record.name)
+
+
+class _Set:
+    """A DaemonSet, what each node says to it, and its pods."""
+
+    def __init__(self, record: Record, places: Iterable[Place]) -> None:
+        self.pods: dict[str, _Pod] = {}
+        self.template: Mapping[str, Any] = {}
+        self.learn(record, places)
+
+    def learn(self, record: Record, places: Iterable[Place]) -> None:
+        self.record = record
+        self.body = record.read()
+        if self.body["spec"]["template"] == self.template:
+            return
+        self.template = self.body["spec"]["template"]
+        self.revision = hashlib.sha256(encode(self.template)).hexdigest()[:10]
+        self._tolerations = [*(self.template["spec"].get("tolerations") or ()), *_tolerations()]
+        self.runs, self.stays = set[str](), set[str]()
+        for place in places:
+            self.hear(place.name, place)
+
+    def hear(self, name: str, place: Place | None) -> bool:
+        """Learn of a node (`None`: that it is gone); return whether that changes anything."""
+        spec = self.template["spec"]
+        selected = place is not None and selects(spec, place) and spec.get("nodeName", name) == name
+        changed = False
+        for nodes, effects in ((self.runs, ("NoSchedule", "NoExecute")), (self.stays, ("NoExecute",))):
+            wanted = selected and place is not None and not untolerated(self._tolerations, place, effects)
+            changed |= wanted != (name in nodes)
+            (nodes.add if wanted else nodes.discard)(name)
+        return changed
 
 
 class DaemonSetController(Controller):
@@ -33,184 +82,182 @@ class DaemonSetController(Controller):
     def __init__(self, objects: Objects) -> None:
         super().__init__(objects)
         self._places: dict[str, Place] = {}
-        self._node_of: dict[str, str] = {}
-        self._failed: dict[tuple[str, str], int] = {}
+        self._sets: dict[str, _Set] = {}
 
     def seen(self, event: Event) -> None:
         record = event.record
         match record.resource.key:
             case ("", "nodes"):
-                if event.kind == "DELETED":
+                place = None if event.kind == "DELETED" else place_of(record)
+                if place != self._places.get(record.name):
                     self._places.pop(record.name, None)
-                elif (place := place_of(record)) != self._places.get(record.name):
-                    self._places[record.name] = place
-                else:
-                    return
-                for each in self.storage.records(self.objects.resource("DaemonSet")):
-                    self.enqueue(each.uid)
+                    if place:
+                        self._places[record.name] = place
+                    for uid, each in self._sets.items():
+                        if each.hear(record.name, place):
+                            self.enqueue(uid)
             case ("apps", "daemonsets"):
+                if event.kind == "DELETED":
+                    self._sets.pop(record.uid, None)
+                    return
+                known = self._sets.get(record.uid)
+                if known is None:
+                    known = self._sets[record.uid] = _Set(record, self._places.values())
+                    for pod in self.storage.dependents(record.uid):
+                        self._hear_of_pod(pod)
+                else:
+                    known.learn(record, self._places.values())
                 self.enqueue(record.uid)
             case ("", "pods"):
                 if event.kind == "DELETED":
-                    self._node_of.pop(record.uid, None)
-                for owner in record.owners:
-                    self.enqueue(owner)
+                    for uid in record.owners:
+                        if uid in self._sets:
+                            self._sets[uid].pods.pop(record.uid, None)
+                            self.enqueue(uid)
+                else:
+                    self._hear_of_pod(record)
             case ("", "serviceaccounts") if event.kind == "ADDED":
-                for each in self.storage.records(self.objects.resource("DaemonSet"), record.namespace):
-                    self.enqueue(each.uid)
+                for uid, each in self._sets.items():
+                    if each.record.namespace == record.namespace:
+                        self.enqueue(uid)
+
+    def _hear_of_pod(self, record: Record) -> None:
+        for uid in record.owners:
+            if uid in self._sets:
+                body = record.read()
+                node = pinned_node(body["spec"]) or ""
+                pod = _Pod(record, node, body["metadata"]["creationTimestamp"], _ready_since(body))
+                self._sets[uid].pods[record.uid] = pod
+                self.enqueue(uid)
 
     def sync(self, key: str) -> None:
-        record = self.storage.by_uid(key)
-        if record is None or record.resource.kind != "DaemonSet" or record.deleting:
+        each = self._sets.get(key)
+        if each is None or each.record.deleting:
             return
-        body = record.read()
-        template = body["spec"]["template"]
-        revision = hashlib.sha256(encode(template)).hexdigest()[:10]
-        by_node: dict[str, list[tuple[Record, dict[str, Any]]]] = {}
-        for pod in self.storage.dependents(key):
-            if pod.resource.kind != "Pod" or (pod.deleting and pod.fields[1] in ("Succeeded", "Failed")):
-                continue
-            content = pod.read()
-            node = pinned_node(content["spec"])
-            by_node.setdefault(node or "", []).append((pod, content))
-        for pods in by_node.values():
-            pods.sort(
-                key=lambda each: (not each[0].fields[0], each[1]["metadata"]["creationTimestamp"], each[0].name)
-            )
-        runs = self._manage(record, body, revision, by_node)
-        if body["spec"]["updateStrategy"]["type"] == "RollingUpdate":
-            self._roll(record, body, revision, by_node, len(runs))
-        self._tell(record, body, revision, by_node, runs)
+        by_node: dict[str, list[_Pod]] = {}
+        for pod in sorted(each.pods.values(), key=lambda pod: pod.order):
+            if not (pod.record.deleting and pod.record.fields[1] in ("Succeeded", "Failed")):
+                by_node.setdefault(pod.node, []).append(pod)
+        self._manage(each, by_node)
+        if each.body["spec"]["updateStrategy"]["type"] == "RollingUpdate":
+            self._roll(each, by_node)
+        self._tell(each, by_node)
 
-    def _manage(
-        self, record: Record, body: Mapping[str, Any], revision: str, by_node: Mapping[str, list[Any]]
-    ) -> list[str]:
-        """Create missing pods, delete those that are not to be; return the nodes that are to have one."""
-        spec = body["spec"]["template"]["spec"]
-        tolerations = [*(spec.get("tolerations") or ()), *_tolerations()]
-        runs = []
-        for place in self._places.values():
-            selected = selects(spec, place) and spec.get("nodeName", place.name) == place.name
-            should_run = selected and not untolerated(tolerations, place)
-            stays = selected and not untolerated(tolerations, place, ("NoExecute",))
-            pods = by_node.get(place.name, [])
-            if should_run:
-                runs.append(place.name)
-                if not pods:
-                    self._create(record, body, revision, place.name)
-            for index, (pod, _) in enumerate(pods):
-                if pod.deleting:
+    def _manage(self, each: _Set, by_node: Mapping[str, list[_Pod]]) -> None:
+        """Create the pods that are missing, delete those that are not to be."""
+        missing = sorted(node for node in each.runs if node not in by_node)
+        for node in missing[:_BURST]:
+            if not self._create(each, node):
+                break
+        if len(missing) > _BURST:
+            self.enqueue(each.record.uid, after_s=0.001)
+        for node, pods in by_node.items():
+            alive = 0
+            for pod in pods:
+                if pod.record.deleting:
                     continue
-                if not stays:
-                    self._delete(record, pod)
-                elif pod.fields[1] in ("Failed", "Succeeded"):
-                    self._replace_ended(record, pod, place.name)
-                elif index and any(not each.deleting for each, _ in pods[:index]):
-                    self._delete(record, pod)
-        return runs
+                ended = pod.record.fields[1] in ("Failed", "Succeeded")
+                if node not in each.stays:
+                    # Where the node is gone, the pod is the node controller's.
+                    if node in self._places or not pod.record.fields[0]:
+                        self._delete(each, pod)
+                elif ended:
+                    self._tell_of_end(each, pod)
+                    self._delete(each, pod)
+                else:
+                    alive += 1
+                    if alive > 1:
+                        self._delete(each, pod)
 
-    def _replace_ended(self, record: Record, pod: Record, node: str) -> None:
-        ended = pod.fields[1].lower()
-        verb = "kill" if ended == "failed" else "delete"
+    def _tell_of_end(self, each: _Set, pod: _Pod) -> None:
+        failed = pod.record.fields[1] == "Failed"
+        where = f"{pod.record.namespace}/{pod.record.name} on node {pod.node}"
         self.announce(
-            record,
-            "Warning" if ended == "failed" else "Normal",
-            f"{pod.fields[1]}DaemonPod",
-            f"Found {ended} daemon pod {pod.namespace}/{pod.name} on node {node}, will try to {verb} it",
+            each.record,
+            "Warning" if failed else "Normal",
+            f"{pod.record.fields[1]}DaemonPod",
+            f"Found {pod.record.fields[1].lower()} daemon pod {where}, "
+            f"will try to {'kill' if failed else 'delete'} it",
         )
-        self._delete(record, pod)
 
-    def _create(self, record: Record, body: Mapping[str, Any], revision: str, node: str) -> None:
-        template = copy.deepcopy(body["spec"]["template"])
+    def _create(self, each: _Set, node: str) -> bool:
+        template = copy.deepcopy(each.template)
         meta = template.get("metadata") or {}
         spec = template["spec"]
         spec["tolerations"] = [*(spec.get("tolerations") or ()), *_tolerations()]
         term = {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [node]}]}
         node_affinity = spec.setdefault("affinity", {}).setdefault("nodeAffinity", {})
         node_affinity["requiredDuringSchedulingIgnoredDuringExecution"] = {"nodeSelectorTerms": [term]}
+        generation = each.body["metadata"]["annotations"].get(REVISION, "1")
         pod = {
             "metadata": {
-                "generateName": f"{record.name}-",
-                "labels": {
-                    **(meta.get("labels") or {}),
-                    HASH: revision,
-                    GENERATION: body["metadata"]["annotations"].get(REVISION, "1"),
-                },
+                "generateName": f"{each.record.name}-",
+                "labels": {**(meta.get("labels") or {}), HASH: each.revision, GENERATION: generation},
                 "annotations": meta.get("annotations") or {},
-                "ownerReferences": [owner_reference(record)],
+                "ownerReferences": [owner_reference(each.record)],
             },
             "spec": spec,
         }
         try:
-            made = self.objects.create(self.objects.resource("Pod"), record.namespace, pod)
+            made = self.objects.create(self.objects.resource("Pod"), each.record.namespace, pod)
         except Failure as failure:
-            self.announce(record, "Warning", "FailedCreate", f"Error creating: {failure}")
-            self.enqueue(record.uid, after_s=1)
-        else:
-            self.announce(record, "Normal", "SuccessfulCreate", f"Created pod: {made.name}")
+            self.announce(each.record, "Warning", "FailedCreate", f"Error creating: {failure}")
+            self.enqueue(each.record.uid, after_s=1)
+            return False
+        self.announce(each.record, "Normal", "SuccessfulCreate", f"Created pod: {made.name}")
+        return True
 
-    def _delete(self, record: Record, pod: Record) -> None:
-        self.objects.delete(pod, Deletion(uid=pod.uid))
-        self.announce(record, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.name}")
+    def _delete(self, each: _Set, pod: _Pod) -> None:
+        self.objects.delete(pod.record, Deletion(uid=pod.record.uid))
+        self.announce(each.record, "Normal", "SuccessfulDelete", f"Deleted pod: {pod.record.name}")
 
-    def _roll(
-        self, record: Record, body: Mapping[str, Any], revision: str, by_node: Mapping[str, list[Any]], desired: int
-    ) -> None:
+    def _roll(self, each: _Set, by_node: Mapping[str, list[_Pod]]) -> None:
         """Delete old pods: unavailable ones at once, others as far as the strategy allows."""
-        allowed = _scaled(body["spec"]["updateStrategy"]["rollingUpdate"].get("maxUnavailable", 1), desired) or 1
-        unavailable = 0
+        limit = each.body["spec"]["updateStrategy"]["rollingUpdate"].get("maxUnavailable", 1)
+        allowed = _scaled(limit, len(each.runs)) or 1
+        unavailable = sum(node not in by_node for node in each.runs)
         candidates = []
         for pods in by_node.values():
-            alive = [(pod, content) for pod, content in pods if not pod.deleting]
+            alive = [pod for pod in pods if not pod.record.deleting]
             if len(alive) != 1:
                 unavailable += 1
                 continue
-            pod, content = alive[0]
-            old = pod.labels.get(HASH) != revision
-            available = self._available(body, content)
-            if not available:
+            old = alive[0].record.labels.get(HASH) != each.revision
+            if not self._available(each, alive[0]):
                 unavailable += 1
                 if old:
-                    self._delete(record, pod)
+                    self._delete(each, alive[0])
             elif old:
-                candidates.append(pod)
+                candidates.append(alive[0])
         for pod in candidates[: max(0, allowed - unavailable)]:
-            self._delete(record, pod)
+            self._delete(each, pod)
 
-    def _tell(
-        self,
-        record: Record,
-        body: Mapping[str, Any],
-        revision: str,
-        by_node: Mapping[str, list[Any]],
-        runs: list[str],
-    ) -> None:
-        first = [by_node[node][0] for node in runs if by_node.get(node)]
-        available = sum(self._available(body, content) for _, content in first)
+    def _tell(self, each: _Set, by_node: Mapping[str, list[_Pod]]) -> None:
+        first = [by_node[node][0] for node in each.runs if node in by_node]
+        available = sum(self._available(each, pod) for pod in first)
         status = {
             "currentNumberScheduled": len(first),
-            "numberMisscheduled": sum(1 for node in by_node if node in self._places and node not in set(runs)),
-            "desiredNumberScheduled": len(runs),
-            "numberReady": sum(_ready(content) is not None for _, content in first),
-            "observedGeneration": body["metadata"]["generation"],
+            "numberMisscheduled": sum(node in self._places and node not in each.runs for node in by_node),
+            "desiredNumberScheduled": len(each.runs),
+            "numberReady": sum(pod.ready_since is not None for pod in first),
+            "observedGeneration": each.body["metadata"]["generation"],
         }
         more = {
-            "updatedNumberScheduled": sum(pod.labels.get(HASH) == revision for pod, _ in first),
+            "updatedNumberScheduled": sum(pod.record.labels.get(HASH) == each.revision for pod in first),
             "numberAvailable": available,
-            "numberUnavailable": len(runs) - available,
+            "numberUnavailable": len(each.runs) - available,
         }
-        self.objects.set_status(record, status | {key: value for key, value in more.items() if value})
+        status |= {key: value for key, value in more.items() if value}
+        if status != each.body.get("status"):
+            self.objects.set_status(each.record, status)
 
-    def _available(self, body: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
-        since = _ready(pod)
-        if since is None:
+    def _available(self, each: _Set, pod: _Pod) -> bool:
+        if pod.ready_since is None:
             return False
-        least_s = body["spec"].get("minReadySeconds", 0)
-        if not least_s:
-            return True
-        left_s = least_s - (datetime.now(UTC) - since).total_seconds()
+        least_s = each.body["spec"].get("minReadySeconds", 0)
+        left_s = least_s - (datetime.now(UTC) - pod.ready_since).total_seconds() if least_s else 0
         if left_s > 0:
-            self.enqueue(body["metadata"]["uid"], after_s=left_s)
+            self.enqueue(each.record.uid, after_s=left_s)
         return bool(left_s <= 0)
 
 
@@ -230,7 +277,7 @@ def _tolerations() -> list[dict[str, str]]:
     return [{"key": key, "operator": "Exists", "effect": effect} for key, effect in TOLERATED]
 
 
-def _ready(pod: Mapping[str, Any]) -> datetime | None:
+def _ready_since(pod: Mapping[str, Any]) -> datetime | None:
     for each in (pod.get("status") or {}).get("conditions") or ():
         if each["type"] == "Ready" and each["status"] == "True":
             return datetime.fromisoformat(each["lastTransitionTime"])

@@ -92,10 +92,11 @@ class NamespaceController(Controller):
                     self.objects.delete(each, BACKGROUND)
             if remaining := sum(1 for _ in self.storage.records(resource, key)):
                 left[resource.qualified] = remaining
-        body = record.read()
         if not left:
-            body["spec"]["finalizers"] = [each for each in body["spec"].get("finalizers", ()) if each != "kubernetes"]
-            (self.storage.write if body["spec"]["finalizers"] else self.storage.remove)(record.resource, body)
+            body = record.read()
+            others = [each for each in body["spec"].get("finalizers", ()) if each != "kubernetes"]
+            body["spec"] = {"finalizers": others}
+            self.objects.update(record.resource, "", key, body, "finalize")
             return
         text = ", ".join(f"{plural}. has {count} resource instances" for plural, count in sorted(left.items()))
         condition = {

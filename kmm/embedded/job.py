@@ -13,6 +13,9 @@ from kmm.embedded.failure import Failure
 from kmm.embedded.objects import Deletion, Objects, now_text
 from kmm.embedded.storage import Event, Record
 
+TRACKING = "batch.kubernetes.io/job-tracking"
+_ENDED = ("Succeeded", "Failed")
+
 
 class JobController(Controller):
     """Keys are the uids of Jobs. `back_off_s`: the first delay after a failed pod; it doubles up to 10 minutes."""
@@ -22,17 +25,33 @@ class JobController(Controller):
     def __init__(self, objects: Objects, *, back_off_s: float = 10) -> None:
         super().__init__(objects)
         self._back_off_s = back_off_s
+        self._last_failure: dict[str, datetime] = {}
 
     def seen(self, event: Event) -> None:
-        if event.record.resource.key == ("batch", "jobs"):
-            self.enqueue(event.record.uid)
-        elif event.record.resource.key == ("", "pods"):
-            for owner in event.record.owners:
+        record = event.record
+        if record.resource.key == ("batch", "jobs"):
+            if event.kind == "DELETED":
+                self._last_failure.pop(record.uid, None)
+            self.enqueue(record.uid)
+        elif record.resource.key == ("", "pods"):
+            for owner in record.owners:
                 self.enqueue(owner)
+            if record.deleting and not record.owners:
+                self.enqueue((record.uid, "orphan"))
 
-    def sync(self, key: str) -> None:
+    def sync(self, key: str | tuple[str, str]) -> None:
+        if isinstance(key, tuple):
+            pod = self.storage.by_uid(key[0])
+            if pod is not None:
+                self._let_go(pod)
+            return
         record = self.storage.by_uid(key)
-        if record is None or record.resource.kind != "Job" or record.deleting:
+        pods = [pod for pod in self.storage.dependents(key) if pod.resource.kind == "Pod"]
+        if record is None or record.deleting:
+            for pod in pods:
+                self._let_go(pod)
+            return
+        if record.resource.kind != "Job":
             return
         body = record.read()
         spec, status = body["spec"], body.get("status") or {}
@@ -40,40 +59,59 @@ class JobController(Controller):
         finished = next((each for each in conditions if each["type"] in ("Complete", "Failed")), None)
         if finished:
             self._expire(record, spec, finished)
-            return
-        pods = [pod for pod in self.storage.dependents(key) if pod.resource.kind == "Pod"]
-        succeeded = sum(pod.fields[1] == "Succeeded" for pod in pods)
-        failed = [pod for pod in pods if pod.fields[1] == "Failed" or (pod.deleting and pod.fields[1] != "Succeeded")]
-        active = [pod for pod in pods if pod.fields[1] in ("Pending", "Running") and not pod.deleting]
-        # Failed pods that are gone stay counted: the status remembers.
-        known = {pod.uid for pod in failed}
-        counted = max(len(failed), int(status.get("failed", 0)))
-        status = {key: value for key, value in status.items() if key in ("startTime", "conditions", "failed")}
+        else:
+            self._go_on(record, body, pods)
+
+    def _go_on(self, record: Record, body: Mapping[str, Any], pods: list[Record]) -> None:
+        spec, status = body["spec"], body.get("status") or {}
+        # A pod has a finalizer until it is counted: none is counted twice, none goes uncounted.
+        ended = [
+            pod for pod in pods if self._is_over(pod) and TRACKING in pod.read()["metadata"].get("finalizers", ())
+        ]
+        succeeded = status.get("succeeded", 0) + sum(pod.fields[1] == "Succeeded" for pod in ended)
+        failed = status.get("failed", 0) + sum(pod.fields[1] != "Succeeded" for pod in ended)
+        if failed > status.get("failed", 0):
+            self._last_failure[record.uid] = datetime.now(UTC)
+        active = [pod for pod in pods if not self._is_over(pod)]
+        status = {key: status[key] for key in ("startTime", "conditions") if key in status}
         if not spec.get("suspend"):
             status.setdefault("startTime", now_text())
         self._suspend(record, status, suspended=bool(spec.get("suspend")))
         if spec.get("suspend"):
-            for pod in active:
-                self.objects.delete(pod)
+            self._stop(active)
         elif succeeded >= spec.get("completions", 1) and not active:
             self._finish(
                 record, status, "Complete", "CompletionsReached", "Reached expected number of succeeded pods"
             )
             status["completionTime"] = now_text()
-        elif why := self._why_failed(record, spec, status, counted, pods):
-            for pod in active:
-                self.objects.delete(pod)
-            if not any(pod.deleting for pod in self.storage.dependents(key) if pod.resource.kind == "Pod"):
+        elif why := self._why_failed(record, spec, status, failed, pods):
+            self._stop(active)
+            if not any(pod.deleting for pod in pods) and not active:
                 self._finish(record, status, "Failed", *why)
         else:
-            self._fill(record, body, succeeded, active, len(known))
-            active = [pod for pod in self.storage.dependents(key) if pod.fields[1] == "Pending" or pod in active]
-        for name, value in (("active", len(active)), ("succeeded", succeeded), ("failed", counted)):
+            active += self._fill(record, spec, spec.get("completions", 1) - succeeded, len(active), failed)
+        for name, value in (("active", len(active)), ("succeeded", succeeded), ("failed", failed)):
             if value:
                 status[name] = value
         ready = sum(_is_ready(pod) for pod in active)
-        status |= {"ready": ready, "terminating": sum(pod.deleting for pod in pods), "uncountedTerminatedPods": {}}
+        terminating = sum(pod.deleting and pod.fields[1] not in _ENDED for pod in pods)
+        status |= {"ready": ready, "terminating": terminating, "uncountedTerminatedPods": {}}
         self.objects.set_status(record, status)
+        for pod in ended:
+            self._let_go(pod)
+
+    @staticmethod
+    def _is_over(pod: Record) -> bool:
+        return pod.deleting or pod.fields[1] in _ENDED
+
+    def _let_go(self, pod: Record) -> None:
+        finalizers = pod.read()["metadata"].get("finalizers", ())
+        if TRACKING in finalizers:
+            self.objects.amend(pod, {"finalizers": [each for each in finalizers if each != TRACKING]})
+
+    def _stop(self, active: list[Record]) -> None:
+        for pod in active:
+            self.objects.delete(pod)
 
     def _why_failed(
         self, record: Record, spec: Mapping[str, Any], status: Mapping[str, Any], failed: int, pods: list[Record]
@@ -84,7 +122,7 @@ class JobController(Controller):
             for pod in pods:
                 statuses = (pod.read().get("status") or {}).get("containerStatuses") or ()
                 restarts += sum(each["restartCount"] for each in statuses)
-        if failed > limit or restarts > max(limit, 0):
+        if failed > limit or restarts > limit:
             return "BackoffLimitExceeded", "Job has reached the specified backoff limit"
         if (deadline_s := spec.get("activeDeadlineSeconds")) is not None and "startTime" in status:
             left_s = deadline_s - _age_s(status["startTime"])
@@ -93,38 +131,39 @@ class JobController(Controller):
             self.enqueue(record.uid, after_s=left_s)
         return None
 
-    def _fill(
-        self, record: Record, body: Mapping[str, Any], succeeded: int, active: list[Record], failed: int
-    ) -> None:
-        spec = body["spec"]
-        missing = min(spec["parallelism"], spec.get("completions", 1) - succeeded) - len(active)
+    def _fill(self, record: Record, spec: Mapping[str, Any], wanted: int, active: int, failed: int) -> list[Record]:
+        """Create the pods that are missing; return them."""
+        missing = min(spec["parallelism"], wanted) - active
         if missing <= 0:
-            return
-        if failed:
-            newest = max(_ended(pod) for pod in self.storage.dependents(record.uid) if pod.fields[1] == "Failed")
-            wait_s = min(self._back_off_s * 2 ** (failed - 1), 600) - (datetime.now(UTC) - newest).total_seconds()
+            return []
+        if failed and record.uid in self._last_failure:
+            since_s = (datetime.now(UTC) - self._last_failure[record.uid]).total_seconds()
+            wait_s = min(self._back_off_s * 2 ** (failed - 1), 600) - since_s
             if wait_s > 0:
                 self.enqueue(record.uid, after_s=wait_s)
-                return
+                return []
         template = spec["template"]
         meta = template.get("metadata") or {}
+        made: list[Record] = []
         for _ in range(missing):
             pod = {
                 "metadata": {
                     "generateName": f"{record.name}-",
                     "labels": dict(meta.get("labels") or {}),
                     "annotations": dict(meta.get("annotations") or {}),
+                    "finalizers": [TRACKING],
                     "ownerReferences": [owner_reference(record)],
                 },
                 "spec": copy.deepcopy(template["spec"]),
             }
             try:
-                made = self.objects.create(self.objects.resource("Pod"), record.namespace, pod)
+                made.append(self.objects.create(self.objects.resource("Pod"), record.namespace, pod))
             except Failure as failure:
                 self.announce(record, "Warning", "FailedCreate", f"Error creating: {failure}")
                 self.enqueue(record.uid, after_s=1)
-                return
-            self.announce(record, "Normal", "SuccessfulCreate", f"Created pod: {made.name}")
+                return made
+            self.announce(record, "Normal", "SuccessfulCreate", f"Created pod: {made[-1].name}")
+        return made
 
     def _finish(self, record: Record, status: dict[str, Any], kind: str, reason: str, message: str) -> None:
         since = now_text()
@@ -181,15 +220,6 @@ class JobController(Controller):
 
 def _age_s(since: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
-
-
-def _ended(pod: Record) -> datetime:
-    ends = [
-        state["terminated"]["finishedAt"]
-        for each in (pod.read().get("status") or {}).get("containerStatuses") or ()
-        if "terminated" in (state := each["state"])
-    ]
-    return max(map(datetime.fromisoformat, ends), default=datetime.now(UTC))
 
 
 def _is_ready(pod: Record) -> bool:

@@ -119,16 +119,25 @@ class _Container:
 
     def __init__(self, spec: Mapping[str, Any], kind: str, waiting: str) -> None:
         self.spec, self.kind, self.name = spec, kind, spec["name"]
-        self.state: dict[str, Any] = {"waiting": {"reason": waiting}}
+        self._state: dict[str, Any] = {"waiting": {"reason": waiting}}
         self.last: dict[str, Any] = {}
         self.ready = self.started = False
         self.restarts = -1
         self.run: Run | None = None
         self.task: asyncio.Task[Exit] | None = None
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """What it is in: waiting, running or terminated; how it ended before is kept."""
+        return self._state
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        if "terminated" in self._state and "terminated" not in state:
+            self.last = self._state
+        self._state = state
+
     def wait(self, reason: str, message: str = "") -> None:
-        if "terminated" in self.state:
-            self.last = self.state
         self.ready = self.started = False
         self.state = {"waiting": {"reason": reason} | ({"message": message} if message else {})}
 
@@ -162,8 +171,9 @@ class _Life:
         self._started_at = now_text()
         self._sandbox = False
         self._phase = "Pending"
-        self._grace_s: float | None = None
+        self._until: float | None = None  # by the loop's clock
         self._terminating = asyncio.Event()
+        self._hurry = asyncio.Event()  # `_until` is another one than before
         self.task: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -174,13 +184,17 @@ class _Life:
         for container in (*self._init, *self._main):
             if container.task:
                 container.task.cancel()
+            if container.run:
+                container.run.stopped.set()  # a plain function cannot be cancelled
         if self.task:
             self.task.cancel()
 
     def terminate(self, grace_s: float) -> None:
-        if self._grace_s is None:
-            self._grace_s = max(grace_s, 1)
+        until = asyncio.get_running_loop().time() + max(grace_s, 1)
+        if self._until is None or until < self._until:
+            self._until = until
             self._terminating.set()
+            self._hurry.set()
 
     async def _live(self) -> None:
         try:
@@ -188,7 +202,9 @@ class _Life:
             told = asyncio.create_task(self._terminating.wait())
             try:
                 await asyncio.wait((work, told), return_when=asyncio.FIRST_COMPLETED)
-                if not work.done():
+                if work.done():
+                    work.result()
+                else:
                     await self._stop_all()
             finally:
                 work.cancel()
@@ -196,6 +212,9 @@ class _Life:
                 await asyncio.gather(work, told, return_exceptions=True)
             self._conclude()
             await self._terminating.wait()
+            while self._node in self._kubelet.unreachable:  # noqa: ASYNC110 -- rare, and once a second
+                await asyncio.sleep(self._kubelet.pace.relist_s)
+            self.publish()
             self._delete()
         except asyncio.CancelledError:
             pass
@@ -243,8 +262,10 @@ class _Life:
                 return True
             if done is not None and policy == "Never":
                 return False
-            failures += 1
             await asyncio.sleep(self._kubelet.pace.relist_s)
+            if container.state.get("waiting", {}).get("reason") == "CreateContainerConfigError":
+                continue  # it never ran: nothing crashed
+            failures += 1
             if failures > 1:
                 wait_s = self._kubelet.pace.after(failures - 1)
                 where = f"container={container.name} pod={self._id}"
@@ -314,7 +335,9 @@ class _Life:
         if failed is not None:
             self._announce("Warning", "FailedPostStartHook", "PostStartHook failed", container)
             self._announce("Normal", "Killing", "FailedPostStartHook", container)
-            done = await self._stop(container, self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+            grace_s = self.pod["spec"].get("terminationGracePeriodSeconds", 30)
+            until = asyncio.get_running_loop().time() + grace_s
+            done = await self._stop(container, lambda: until)
             container.state = _terminated(container, done, since)
             container.wait("PostStartHookError", failed)
             return None
@@ -356,17 +379,22 @@ class _Life:
         error = f"command '{' '.join(argv)}' exited with {done.code}: {done.output}"
         return f"{what} - error: {error}, message: {json.dumps(done.output, ensure_ascii=False)}"
 
-    async def _stop(self, container: _Container, grace_s: float) -> Exit:
-        """Stop a container: preStop, SIGTERM, and SIGKILL at the end of its grace period."""
+    async def _stop(self, container: _Container, until: Callable[[], float]) -> Exit:
+        """Stop a container: preStop, SIGTERM, and SIGKILL at the end of its grace period, which may be moved."""
         if container.task is None:
             return Exit()
         loop = asyncio.get_running_loop()
-        until = loop.time() + grace_s
-        if not container.task.done() and await self._hook(container, "preStop", grace_s) is not None:
+        left_s = until() - loop.time()
+        if not container.task.done() and await self._hook(container, "preStop", left_s) is not None:
             self._announce("Warning", "FailedPreStopHook", "PreStopHook failed", container)
         if container.run:
             container.run.stopped.set()
-        await asyncio.wait((container.task,), timeout=max(until - loop.time(), self._kubelet.pace.relist_s))
+        least = loop.time() + self._kubelet.pace.relist_s
+        while not container.task.done() and (left_s := max(until(), least) - loop.time()) > 0:
+            self._hurry.clear()
+            hurry = asyncio.create_task(self._hurry.wait())
+            await asyncio.wait((container.task, hurry), timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
         if not container.task.done():
             container.task.cancel()
             await asyncio.gather(container.task, return_exceptions=True)
@@ -379,7 +407,7 @@ class _Life:
             if running:
                 self._announce("Normal", "Killing", f"Stopping container {container.name}", container)
             since = container.state.get("running", {}).get("startedAt", self._started_at)
-            done = await self._stop(container, self._grace_s or 1)
+            done = await self._stop(container, lambda: self._until or 0)
             if container.task:
                 container.ready = container.started = False
                 container.state = _terminated(container, done, since)

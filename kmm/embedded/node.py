@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from kmm.embedded.controller import Controller
-from kmm.embedded.objects import Deletion
+from kmm.embedded.objects import Deletion, now_text
 from kmm.embedded.selector import accepts, of_expressions
 from kmm.embedded.storage import Event, Record
 
@@ -25,6 +27,7 @@ class Place:
     taints: tuple[Taint, ...]
 
 
+@functools.lru_cache(maxsize=64)
 def place_of(record: Record) -> Place:
     """Return a node as a place for pods."""
     taints = record.read().get("spec", {}).get("taints") or ()
@@ -94,7 +97,9 @@ class NodeController(Controller):
         body = record.read()
         spec = body.setdefault("spec", {})
         conditions = (body.get("status") or {}).get("conditions") or ()
-        ready = next((each["status"] for each in conditions if each["type"] == "Ready"), "False")
+        ready = next((each.get("status") for each in conditions if each.get("type") == "Ready"), "False")
+        if ready != "True":
+            self._unready_pods(name)
         wanted = [(OURS[2], "NoSchedule")] if spec.get("unschedulable") else []
         if ready != "True":
             why = OURS[1] if ready == "Unknown" else OURS[0]
@@ -107,6 +112,17 @@ class NodeController(Controller):
                 del spec["taints"]
             self.storage.write(resource, body)
 
+    def _unready_pods(self, node: str) -> None:
+        """Say of the pods of a node that is not ready that they are not either; their kubelet says otherwise."""
+        for pod in self.storage.records(self.objects.resource("Pod")):
+            if pod.fields[0] != node:
+                continue
+            status = pod.read().get("status") or {}
+            for each in status.get("conditions") or ():
+                if each.get("type") == "Ready" and each.get("status") == "True":
+                    each["status"], each["lastTransitionTime"] = "False", now_text()
+                    self.objects.set_status(pod, status)
+
 
 class Scheduler(Controller):
     """Binds pods to nodes: the first that takes it among those with the fewest pods. Keys are uids."""
@@ -116,7 +132,7 @@ class Scheduler(Controller):
     def __init__(self, objects: Any) -> None:
         super().__init__(objects)
         self._places: dict[str, Place] = {}
-        self._count: dict[str, int] = {}
+        self._count: Counter[str] = Counter()
         self._stuck: set[str] = set()
 
     def seen(self, event: Event) -> None:
@@ -129,9 +145,12 @@ class Scheduler(Controller):
                 for uid in self._stuck:
                     self.enqueue(uid)
         elif record.resource.key == ("", "pods"):
+            bound = event.before is None or not event.before.fields[0]
             if event.kind == "DELETED":
-                self._count[record.fields[0]] = self._count.get(record.fields[0], 1) - 1
+                self._count[record.fields[0]] -= 1
                 self._stuck.discard(record.uid)
+            elif record.fields[0] and bound:
+                self._count[record.fields[0]] += 1
             elif not record.fields[0] and not record.deleting and record.uid not in self._stuck:
                 self.enqueue(record.uid)
 
@@ -159,9 +178,8 @@ class Scheduler(Controller):
                 self.objects.set_status(record, {**status, "conditions": [*others, condition]})
                 self.announce(record, "Warning", "FailedScheduling", message)
             return
-        chosen = min(fits, key=lambda place: self._count.get(place.name, 0)).name
+        chosen = min(fits, key=lambda place: self._count[place.name]).name
         self._stuck.discard(key)
-        self._count[chosen] = self._count.get(chosen, 0) + 1
         spec["nodeName"] = chosen
         condition = {
             "type": "PodScheduled",
@@ -192,5 +210,5 @@ def pinned_node(spec: Mapping[str, Any]) -> str | None:
     for term in (affinity or {}).get("nodeSelectorTerms") or ():
         for each in term.get("matchFields") or ():
             if each["key"] == "metadata.name" and each["operator"] == "In":
-                return str(each["values"][0])
+                return str((each.get("values") or [""])[0])
     return None

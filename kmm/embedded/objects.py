@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -80,6 +81,7 @@ class Objects:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self.announced: deque[tuple[str, str]] = deque()  # the events of controllers, the oldest first
         self.resources: dict[tuple[str, str], Resource] = {each.key: each for each in builtin.RESOURCES}
 
     @staticmethod
@@ -110,6 +112,8 @@ class Objects:
         meta = self._checked_meta(resource, namespace, body)
         if meta.get("resourceVersion"):
             raise Failure(500, "", "resourceVersion should not be set on objects to be created")
+        body = self._typed(resource, body, None, options)
+        meta = body["metadata"]
         if not meta.get("name") and meta.get("generateName"):
             # Five characters that spell nothing; the other side retries nothing, so neither do we.
             suffix = "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))  # noqa: S311
@@ -122,7 +126,7 @@ class Objects:
         if resource.status and not resource.born_with_status:
             body.pop("status", None)
         self._admit(resource, namespace, body)
-        body = self._settled(resource, body, None, options)
+        self._judge(resource, body, None)
         name = body["metadata"]["name"]
         if self.storage.get(resource, namespace, name) is not None:
             raise already_exists(resource, name)
@@ -166,8 +170,8 @@ class Objects:
         if meta.get("uid") and meta["uid"] != record.uid:
             why = f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {record.uid}"
             raise conflict(resource, name, f"StorageError: invalid object, Code: 4, Key: , ResourceVersion: 0, {why}")
-        body = self._merged(resource, body, old, subresource)
-        body = self._settled(resource, body, old, options)
+        body = self._typed(resource, self._merged(resource, body, old, subresource), old, options)
+        self._judge(resource, body, old)
         return self._replace(resource, record, old, body, dry_run=options.dry_run)
 
     def put(
@@ -340,13 +344,14 @@ class Objects:
                 why = f'error looking up service account {namespace}/{account}: serviceaccount "{account}" not found'
                 raise forbidden(resource, name or body["metadata"].get("generateName", ""), why)
 
-    def _settled(
-        self, resource: Resource, body: dict[str, Any], old: dict[str, Any] | None, options: Options
+    @staticmethod
+    def _typed(
+        resource: Resource, body: dict[str, Any], old: dict[str, Any] | None, options: Options
     ) -> dict[str, Any]:
-        """Return the object as it is to be stored.
+        """Return the object pruned and with the defaults of its schema.
 
         Raises:
-            Failure: it is not valid.
+            Failure: a field is unknown, and that is not allowed; or is of another type.
         """
         body, unknown, mistyped = resource.structure.settle(body, old)
         name = body["metadata"].get("name") or body["metadata"].get("generateName") or ""
@@ -364,13 +369,23 @@ class Objects:
             cause = types[0]
             kind = f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
             raise bad_request(f"{kind}: json: cannot unmarshal {cause.field}: {cause.message}")
+        if mistyped:
+            raise invalid(resource, name, mistyped)
+        return body
+
+    @staticmethod
+    def _judge(resource: Resource, body: dict[str, Any], old: dict[str, Any] | None) -> None:
+        """Write its kind's defaults into an object, and look whether it may be so.
+
+        Raises:
+            Failure: it may not.
+        """
         builtin.default(resource, body, old)
-        causes = [*builtin.objections(resource, body, old), *mistyped, *resource.structure.judge(body, old)]
+        causes = [*builtin.objections(resource, body, old), *resource.structure.judge(body, old)]
         if causes:
-            raise invalid(resource, name, causes)
+            raise invalid(resource, body["metadata"].get("name") or "", causes)
         if len(encode(body)) > MAX_BYTES:
             raise Failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {MAX_BYTES}")
-        return body
 
     def _merged(
         self, resource: Resource, body: dict[str, Any], old: dict[str, Any], subresource: str

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import logging
 import os
 import re
 import signal
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_LOG = logging.getLogger(__name__)
 MESSAGE_BYTES = 4096
 TAIL_BYTES = 2048
 
@@ -103,19 +106,42 @@ async def _end_when(stopped: asyncio.Event, started: asyncio.subprocess.Process)
 
 
 async def perform(program: Program, run: Run) -> Exit:
-    """Run a program, a plain function in a thread of its own."""
-    if inspect.iscoroutinefunction(program):
-        done: Any = await program(run)
-    else:
-        done = await asyncio.to_thread(program, run)
+    """Run a program, a plain function in a thread of its own; one that raises could not be started."""
+    try:
+        done: Any = await program(run) if inspect.iscoroutinefunction(program) else await _in_thread(program, run)
         if inspect.isawaitable(done):
             done = await done
+    except Exception as error:
+        _LOG.exception("the program of %s raised", run.container.get("name"))
+        return Exit(code=128, output=repr(error), message=f"failed to start container: {error!r}")
     log = run.mounts.get(run.container.get("terminationMessagePath", ""))
     if not run.hook and log and not done.message and log.exists():
         message = log.read_bytes()[-MESSAGE_BYTES:].decode(errors="replace")
         return Exit(code=done.code, output=done.output, message=message)
     ended: Exit = done
     return ended
+
+
+async def _in_thread(program: Program, run: Run) -> Any:
+    # Not asyncio's pool: it is small, services stay in it, and the interpreter would wait for them at its end.
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+
+    def tell(result: Any, error: Exception | None) -> None:
+        if not done.done():
+            done.set_exception(error) if error else done.set_result(result)
+
+    def work() -> None:
+        result, failed = None, None
+        try:
+            result = program(run)
+        except Exception as error:
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the cluster has stopped meanwhile
+            loop.call_soon_threadsafe(tell, result, failed)
+
+    threading.Thread(target=work, daemon=True, name=f"kmm-{run.container.get('name')}").start()
+    return await done
 
 
 def said(container: Mapping[str, Any], done: Exit) -> str:

@@ -39,9 +39,12 @@ class Term:
             case "DoesNotExist":
                 return there is None
             case _:
-                if there is None or not re.fullmatch(r"-?\d+", there) or not self.values:
+                numbers = [each for each in (there or "", *self.values) if re.fullmatch(r"-?\d{1,18}", each)]
+                if len(numbers) != 2:
                     return False
-                return int(there) > int(self.values[0]) if self.operator == "Gt" else int(there) < int(self.values[0])
+                return (
+                    int(numbers[0]) > int(numbers[1]) if self.operator == "Gt" else int(numbers[0]) < int(numbers[1])
+                )
 
 
 Selector = tuple[Term, ...]

@@ -89,7 +89,8 @@ class Server:
 
     async def start(self, host: str, tls: ssl.SSLContext | None) -> None:
         """Listen; on the same port as before where there was one."""
-        server = web.Server(self._answer, access_log=None, keepalive_timeout=3600)
+        # Whoever hangs up is no longer served: watches and black holes end with their connections.
+        server = web.Server(self._answer, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
         self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, self.port, ssl_context=tls, backlog=1024, reuse_address=True)
@@ -118,8 +119,10 @@ class Server:
         try:
             if isinstance(user, Failure):
                 raise user
-            await self._before(verb, plural, name, user)
-            response = await self._serve(request, target, verb, user)
+            delay_s = await self._before(verb, plural, name, user)
+            serving = self._serve(request, target, verb, user, delay_s)
+            # A client that goes while it waits does not undo its request.
+            response = await (asyncio.shield(serving) if delay_s else serving)
             code = response.status
             if self.faults.strike((Kind.LOSE,), verb, plural, name, user.name):
                 raise _Lost
@@ -130,6 +133,9 @@ class Server:
             if request.transport:
                 request.transport.abort()
             response = web.Response(status=499)
+        except RecursionError:
+            code = 400
+            response = _json(bad_request("the object is nested too deeply").status(), 400)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -137,19 +143,21 @@ class Server:
             code = 500
             response = _json(Failure(500, "InternalError", f"Internal error occurred: {error}").status(), 500)
         finally:
-            if verb != "watch":
+            if verb != "watch" or code >= 400:
                 self._note(request, target, verb, user, code)
         return response
 
-    async def _before(self, verb: str, plural: str, name: str, user: User) -> None:
+    async def _before(self, verb: str, plural: str, name: str, user: User) -> float:
+        """Let a fault strike; return by how much the request is to be delayed."""
         fault = self.faults.strike((Kind.REFUSE, Kind.HANG, Kind.DELAY), verb, plural, name, user.name)
         if fault is None:
-            return
+            return 0
         if fault.kind is Kind.REFUSE:
             raise fault.failure()
-        await asyncio.sleep(3600 if fault.kind is Kind.HANG else fault.delay_s)
         if fault.kind is Kind.HANG:
+            await asyncio.sleep(3600)
             raise _Lost
+        return fault.delay_s
 
     def _note(
         self, request: web.BaseRequest, target: _Target | None, verb: str, user: User | Failure, code: int
@@ -179,8 +187,10 @@ class Server:
         return user or Failure(401, "Unauthorized", "Unauthorized")
 
     async def _serve(
-        self, request: web.BaseRequest, target: _Target | None, verb: str, user: User
+        self, request: web.BaseRequest, target: _Target | None, verb: str, user: User, delay_s: float
     ) -> web.StreamResponse:
+        if delay_s:
+            await asyncio.sleep(delay_s)
         if target is None:
             return self._serve_itself(request.path)
         if target.plural == "selfsubjectreviews" and verb == "create":
@@ -192,7 +202,13 @@ class Server:
             raise Failure(404, "NotFound", _NO_PATH)
         if target.subresource not in ("", "status" if resource.status else "", *_subresources(resource)):
             raise Failure(404, "NotFound", _NO_PATH)
-        if resource.namespaced and not target.namespace and verb not in ("list", "watch"):
+        nameless = verb in ("update", "patch") and not target.name
+        if (
+            nameless
+            or (verb == "create" and target.name)
+            or (target.subresource and verb not in ("get", "update", "patch"))
+            or (resource.namespaced and not target.namespace and verb not in ("list", "watch"))
+        ):
             raise Failure(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
         match verb:
             case "get":
@@ -265,10 +281,13 @@ class Server:
     async def _delete(
         self, request: web.BaseRequest, resource: Resource, target: _Target, verb: str
     ) -> web.StreamResponse:
-        said = await _body(request, _JSON) or {}
+        said = await _body(request, _JSON)
+        said = {} if said is None else said
         if not isinstance(said, Mapping):
             raise bad_request("DeleteOptions have to be an object")
         conditions = said.get("preconditions") or {}
+        if not isinstance(conditions, Mapping):
+            raise bad_request("preconditions have to be an object")
         policy = said.get("propagationPolicy") or request.query.get("propagationPolicy")
         if policy not in (None, "Background", "Foreground", "Orphan"):
             raise bad_request(f"propagationPolicy: Unsupported value: {policy!r}")
@@ -276,7 +295,7 @@ class Server:
         how = Deletion(
             uid=conditions.get("uid"),
             version=conditions.get("resourceVersion"),
-            grace_s=None if grace is None else int(grace),
+            grace_s=None if grace is None else int(_number(grace, "gracePeriodSeconds")),
             policy=policy,
             dry_run=bool(said.get("dryRun")) or "dryRun" in request.query,
         )
@@ -306,12 +325,12 @@ class Server:
             return f"field label not supported: {key}"
 
         fields = parse_fields(request.query.get("fieldSelector", ""), resource.known_fields, refuse)
-        namespace = target.namespace
-        if not labels and not fields and not namespace:
+        namespace, one = target.namespace, target.name
+        if not labels and not fields and not namespace and not one:
             return None
 
         def asked_for(record: Record) -> bool:
-            if namespace and record.namespace != namespace:
+            if (namespace and record.namespace != namespace) or (one and record.name != one):
                 return False
             said = (record.name, record.namespace, *record.fields)
             return accepts(labels, record.labels) and all((said[at] == value) is equal for at, value, equal in fields)
@@ -328,9 +347,10 @@ class Server:
         storage = self.objects.storage
         _checked_version(request, storage.version)
         token = request.query.get("continue", "")
-        limit = int(request.query.get("limit") or 0)
+        limit = int(_number(request.query.get("limit") or 0, "limit"))
         if token:
             name, _, start = token.partition(".")
+            start = start if start.isdecimal() else "0"
             version, records = self._snapshots.get(name, (0, []))
             if version < max(storage.compacted, 1):
                 raise expired(
@@ -352,8 +372,6 @@ class Server:
             meta["continue"] = f"{name}.{at + len(page)}"
             if not request.query.get("labelSelector") and not request.query.get("fieldSelector"):
                 meta["remainingItemCount"] = left
-        elif name:
-            self._snapshots.pop(name, None)
         wanted = _accepted(request)
         if wanted == "Table":
             return _json(table(resource, page, meta, request.query.get("includeObject", "Metadata")))
@@ -366,7 +384,7 @@ class Server:
         position = _checked_version(request, None)
         show = _Shown(resource, _accepted(request), request.query.get("includeObject", "Metadata"))
         asked_for = self._filter(request, resource, target)
-        seconds = float(request.query.get("timeoutSeconds") or 0) or 2700.0
+        seconds = _number(request.query.get("timeoutSeconds") or 0, "timeoutSeconds") or 2700.0
         bookmarks = request.query.get("allowWatchBookmarks") in ("true", "1")
         lag = self.faults.strike((Kind.LAG,), "watch", resource.plural, target.name, user.name)
         response = web.StreamResponse(headers={"Content-Type": _JSON})
@@ -394,10 +412,12 @@ class Server:
                     events = storage.since(resource, position)
                 except Failure as failure:
                     await response.write(encode({"type": "ERROR", "object": failure.status()}) + b"\n")
+                    bookmarks = False
                     break
+                # All up to here is told before it is bookmarked; what happens while it is written is not yet.
+                position = storage.version
                 for event in events:
                     lines += show.event(event, asked_for)
-                    position = event.version
                 if lines:
                     if self.faults.strike((Kind.CUT,), "watch", resource.plural, target.name, user.name):
                         await response.write(b"".join(lines)[: -len(lines[-1]) // 2])
@@ -408,8 +428,8 @@ class Server:
                 if now >= ends:
                     break
                 if bookmarks and now - marked >= self._bookmark_s:
-                    marked, position = now, storage.version
-                    lines.append(show.bookmark(position))
+                    marked = now
+                    await response.write(show.bookmark(position))
                     continue
                 wait_s = min(ends - now, marked + self._bookmark_s - now if bookmarks else seconds)
                 with contextlib.suppress(TimeoutError):
@@ -417,7 +437,7 @@ class Server:
         finally:
             watchers.discard(changed)
         if bookmarks:
-            await response.write(show.bookmark(storage.version))
+            await response.write(show.bookmark(position))
         await response.write_eof()
         return response
 
@@ -503,11 +523,22 @@ def _verb(request: web.BaseRequest, target: _Target | None) -> str:
             return {"PUT": "update", "PATCH": "patch"}.get(method, method.lower())
 
 
+def _number(said: Any, name: str) -> float:
+    """Read a number that is not negative."""
+    try:
+        number = float(said) if isinstance(said, (str, int, float)) else -1.0
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 2**31:
+        raise bad_request(f"{name}: Invalid value: {said!r}: must be a number, and not negative")
+    return number
+
+
 def _checked_version(request: web.BaseRequest, newest: int | None) -> int:
     said = request.query.get("resourceVersion", "")
     if not said:
         return 0
-    if not said.isdigit():
+    if not said.isdecimal():
         why = f'Invalid value: "{said}": strconv.ParseUint: parsing "{said}": invalid syntax'
         raise Failure(500, "", f"resourceVersion: {why}")
     if newest is not None and int(said) > newest:
@@ -544,7 +575,7 @@ async def _body(request: web.BaseRequest, media_type: str) -> Any:
         if media_type == "application/yaml":
             return yaml.load(text, Loader=yaml.CSafeLoader)
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise bad_request(f"the body of the request cannot be decoded: {error}") from error
 
 

@@ -306,6 +306,10 @@ def objections(schema: Any, path: str) -> Iterator[Cause]:
         schema.get(f"x-kubernetes-{free}") for free in ("int-or-string", "preserve-unknown-fields")
     ):
         yield required(f"{path}.type", "must not be empty for specified object fields")
+    if schema.get("type") not in (None, "", *_PYTHON):
+        supported = ", ".join(f'"{each}"' for each in sorted(_PYTHON))
+        message = f"Unsupported value: {shown(schema['type'])}: supported values: {supported}"
+        yield Cause(f"{path}.type", "FieldValueNotSupported", message)
     for index, rule in enumerate(schema.get("x-kubernetes-validations", ())):
         try:
             program(rule["rule"])

@@ -40,7 +40,7 @@ class Volumes:
         found = {}
         for mount in container.get("volumeMounts") or ():
             place = self._write(volumes[mount["name"]])
-            found[mount["mountPath"].rstrip("/")] = place / mount["subPath"] if "subPath" in mount else place
+            found[mount["mountPath"].rstrip("/")] = _inside(place, mount.get("subPath", ""))
         log = self._folder / f"{container['name']}.termination-log"
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
@@ -132,11 +132,18 @@ class Volumes:
             items = source.get("items") or [{"key": key, "path": key} for key in data]
             for item in items:
                 if item["key"] in data:
-                    path = place / item["path"]
+                    path = _inside(place, item["path"])
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(data[item["key"]])
                     path.chmod(0o600)
         return place
+
+
+def _inside(folder: Path, path: str) -> Path:
+    found = folder / path
+    if not found.resolve().is_relative_to(folder.resolve()):
+        raise Absent(f"{path} leads out of its volume")
+    return found
 
 
 def expanded(text: str, known: Mapping[str, str]) -> str:

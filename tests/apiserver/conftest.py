@@ -44,8 +44,13 @@ class Server:
 
 
 async def _program(run: Run) -> Exit:
-    fails = run.pod["metadata"].get("annotations", {}).get(RESULT) == "fail"
-    return Exit(code=1) if fails and not run.hook else await idle(run)
+    wanted = run.pod["metadata"].get("annotations", {}).get(RESULT)
+    if wanted == "fail" and not run.hook:
+        return Exit(code=1)
+    if wanted == "run" and not run.hook:
+        await run.stopped.wait()
+        return Exit(code=143)
+    return await idle(run)
 
 
 @pytest.fixture(scope="session")

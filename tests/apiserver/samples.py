@@ -47,14 +47,14 @@ def a_daemon_set(
     }
 
 
-def a_job(name: str = "j", nodes: dict[str, str] | None = None, fails: bool = False, **spec: Any) -> dict[str, Any]:
+def a_job(name: str = "j", nodes: dict[str, str] | None = None, outcome: str = "", **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": {"name": name},
         "spec": {
             "template": {
-                "metadata": {"annotations": {"controlplane/outcome": "fail"} if fails else {}},
+                "metadata": {"annotations": {"controlplane/outcome": outcome} if outcome else {}},
                 "spec": {
                     "restartPolicy": "Never",
                     "containers": [{"name": "c", "image": "registry.example.com/c:1"}],

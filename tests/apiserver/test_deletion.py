@@ -213,6 +213,18 @@ def test_nothing_new_comes_to_a_namespace_that_ends(api, ending, maps):
     api.patch(f"{maps}/held", {"metadata": {"finalizers": None}})
 
 
+def test_a_namespace_waits_for_its_own_finalizers(api):
+    made = api.post("/api/v1/namespaces", {"metadata": {"generateName": "t-", "finalizers": ["example.com/1"]}}).body
+    path = f"/api/v1/namespaces/{made['metadata']['name']}"
+    api.delete(path)
+    eventually(lambda: not api.get(path).body["spec"].get("finalizers"), "emptied")
+    version = api.get(path).version
+    assert api.get(path).body["status"]["phase"] == "Terminating"
+    api.patch(path, {"metadata": {"finalizers": None}})
+    eventually(gone(api, path))
+    assert version
+
+
 def test_the_default_namespace_stays(api):
     answer = api.delete("/api/v1/namespaces/default")
     assert (answer.code, answer.body["reason"]) == (403, "Forbidden")

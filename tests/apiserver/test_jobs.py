@@ -32,7 +32,7 @@ def test_a_job_completes(api, namespace, node):
 
 def test_a_job_fails_when_its_pod_did(api, namespace, node):
     node()
-    api.post(jobs(namespace), a_job(nodes={"lab": node.lab}, fails=True, backoffLimit=0))
+    api.post(jobs(namespace), a_job(nodes={"lab": node.lab}, outcome="fail", backoffLimit=0))
     found = eventually(lambda: conditions(api, namespace) if "Failed" in conditions(api, namespace) else None)
     assert found["Failed"]["reason"] == "BackoffLimitExceeded"
     assert found["Failed"]["message"] == "Job has reached the specified backoff limit"
@@ -42,6 +42,42 @@ def test_a_job_fails_when_its_pod_did(api, namespace, node):
     assert "completionTime" not in status
     pods = api.get(core(namespace, "pods"), labelSelector="job-name=j").body["items"]
     assert [each["status"]["phase"] for each in pods] == ["Failed"], "it stays, to be looked at"
+
+
+def test_a_pod_that_is_deleted_has_failed(api, namespace, node):
+    node()
+    api.post(jobs(namespace), a_job(nodes={"lab": node.lab}, outcome="run", backoffLimit=0))
+    pods = core(namespace, "pods")
+
+    def running():
+        found = api.get(pods, labelSelector="job-name=j").body["items"]
+        return found[0]["metadata"] if found and found[0]["status"]["phase"] == "Running" else None
+
+    meta = eventually(running)
+    assert meta["finalizers"] == ["batch.kubernetes.io/job-tracking"]
+    api.delete(f"{pods}/{meta['name']}", {"gracePeriodSeconds": 1})
+    found = eventually(lambda: conditions(api, namespace) if "Failed" in conditions(api, namespace) else None)
+    assert found["Failed"]["reason"] == "BackoffLimitExceeded"
+    assert api.get(f"{jobs(namespace)}/j").body["status"]["failed"] == 1
+    eventually(lambda: not api.get(pods).body["items"], "it is counted, and may go")
+
+
+def test_a_failed_pod_that_is_gone_stays_counted(api, namespace, node):
+    node()
+    api.post(jobs(namespace), a_job(nodes={"lab": node.lab}, outcome="fail", backoffLimit=1))
+    pods = core(namespace, "pods")
+    seen = set()
+
+    def over():
+        for each in api.get(pods, labelSelector="job-name=j").body["items"]:
+            seen.add(each["metadata"]["uid"])
+            if each["status"]["phase"] == "Failed":
+                api.delete(f"{pods}/{each['metadata']['name']}")
+        return "Failed" in conditions(api, namespace)
+
+    eventually(over, within_s=90)
+    assert len(seen) == 2
+    assert api.get(f"{jobs(namespace)}/j").body["status"]["failed"] == 2
 
 
 def test_a_job_has_a_deadline(api, namespace, node):

@@ -86,6 +86,11 @@ def test_pages_are_of_one_moment(api, secrets):
     assert names(api.get(secrets)) == ["a", "b", "bb", "d"]
 
 
+def test_a_page_can_be_asked_for_again(api, secrets):
+    token = api.get(secrets, limit=3).body["metadata"]["continue"]
+    assert [names(api.get(secrets, limit=3, continue_=token)) for _ in range(2)] == [["d"], ["d"]]
+
+
 def test_pages_can_be_selected(api, secrets):
     first = api.get(secrets, limit=1, labelSelector="tier")
     found = names(first)

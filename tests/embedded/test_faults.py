@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -11,7 +12,9 @@ import urllib3
 from apiserver.client import Api, eventually
 from apiserver.samples import core
 
+from kmm.embedded.cluster import Cluster
 from kmm.embedded.fault import Fault, Kind
+from kmm.embedded.program import Exit
 
 MAPS = core("default", "configmaps")
 
@@ -187,8 +190,82 @@ def test_old_history_is_forgotten(start):
     version = api.get(MAPS).version
     for number in range(7):
         api.post(MAPS, {"metadata": {"name": f"a{number}"}})
-    with api.watch(MAPS, resourceVersion=version) as events:
-        assert next(events)["object"]["code"] == 410
+    with api.watch(MAPS, resourceVersion=version, allowWatchBookmarks="true") as events:
+        told = list(events)
+    assert [(each["type"], each["object"].get("code")) for each in told] == [("ERROR", 410)], (
+        "and no bookmark after it"
+    )
+
+
+def test_a_bookmark_is_never_ahead_of_what_was_told(start):
+    """A slow reader: while its lines are written, more happens."""
+    _, api = start(bookmark_s=0.05)
+    version = api.get(MAPS).version
+    many = 40
+    with api.watch(MAPS, resourceVersion=version, allowWatchBookmarks="true") as events:
+        done = threading.Event()
+
+        def write():
+            for number in range(many):
+                api.post(MAPS, {"metadata": {"name": f"a{number}"}, "data": {"k": "x" * 200_000}})
+            done.set()
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert done.wait(60)
+        writer.join()
+        newest, told = 0, []
+        for event in events:
+            number = int(event["object"]["metadata"]["resourceVersion"])
+            if event["type"] == "BOOKMARK":
+                newest = max(newest, number)
+            else:
+                assert number > newest, "it was bookmarked before it was told"
+                told.append(event["object"]["metadata"]["name"])
+            if len(told) == many:
+                break
+    assert told == [f"a{number}" for number in range(many)]
+
+
+def test_watches_end_with_their_clients(start):
+    cluster, api = start()
+    begun = len(cluster.call(asyncio.all_tasks))
+    for _ in range(20):
+        with api.watch(MAPS, resourceVersion=api.get(MAPS).version) as events:
+            api.post(MAPS, {"metadata": {"generateName": "a"}})
+            next(events)
+    eventually(lambda: len(cluster.call(asyncio.all_tasks)) <= begun + 5, "their tasks are gone")
+
+
+def test_a_refused_watch_is_on_record(start):
+    cluster, api = start()
+    cluster.faults.add(Fault(kind=Kind.REFUSE, verbs=("watch",), code=429))
+    assert api.get(MAPS, watch="true").code == 429
+    assert [(each.verb, each.code) for each in cluster.log if each.verb == "watch"] == [("watch", 429)]
+
+
+def test_the_clusters_own_thread_does_not_wait_for_itself(start):
+    raised = []
+
+    async def program(_):
+        try:
+            cluster.add_node("late", "6")
+        except RuntimeError as error:
+            raised.append(str(error))
+        return Exit()
+
+    cluster, api = start(program=program)
+    spec = {"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "c"}]}
+    api.post(core("default", "pods"), {"metadata": {"name": "p"}, "spec": spec})
+    eventually(lambda: raised)
+    assert "ask it by HTTP" in raised[0]
+
+
+def test_a_cluster_that_cannot_start_leaves_nothing(tmp_path):
+    cluster = Cluster(host="203.0.113.1", folder=tmp_path)
+    with pytest.raises(OSError, match=r"203\.0\.113\.1"):
+        cluster.__enter__()
+    assert not [thread for thread in threading.enumerate() if thread.name == "kmm-cluster"]
 
 
 def test_bookmarks_come_as_often_as_asked(start):

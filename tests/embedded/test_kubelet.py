@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -211,8 +213,6 @@ def test_a_failing_unload_is_told_and_stops_nothing(start):
 def test_what_does_not_stop_is_killed_when_its_time_is_over(start):
     async def program(run):
         await run.stopped.wait()
-        import asyncio  # noqa: PLC0415
-
         await asyncio.sleep(3600)
         return Exit()
 
@@ -227,7 +227,7 @@ def test_what_does_not_stop_is_killed_when_its_time_is_over(start):
 
 
 def test_a_container_that_ends_is_started_again(start):
-    codes = iter([3, 0])
+    codes = iter([3, 0])  # how it ends the first times
 
     async def program(run):
         code = next(codes, None)
@@ -496,6 +496,113 @@ def test_a_node_that_is_cut_off_keeps_its_pods_and_says_nothing(start):
     cluster.reach("n2", reachable=True)
     eventually(lambda: api.get(f"{PODS}/{name}").code == 404)
     eventually(lambda: api.get(f"{sets('default')}/d").body["status"].get("numberAvailable") == 2)
+
+
+def test_a_pod_of_a_node_that_is_cut_off_is_not_ready(start):
+    cluster, api = start()
+    api.post(PODS, a_pod())
+    eventually(lambda: state(api)["ready"])
+
+    def ready():
+        conditions = api.get(f"{PODS}/p").body["status"]["conditions"]
+        return next(each["status"] for each in conditions if each["type"] == "Ready")
+
+    cluster.reach("n1", reachable=False)
+    eventually(lambda: ready() == "False")
+    node = api.get("/api/v1/nodes/n1").body
+    assert node["status"]["conditions"][0]["status"] == "Unknown"
+    assert {each["key"] for each in node["spec"]["taints"]} == {"node.kubernetes.io/unreachable"}
+    cluster.reach("n1", reachable=True)
+    eventually(lambda: ready() == "True")
+
+
+def test_what_ended_while_a_node_was_cut_off_is_not_run_again(start):
+    ran = []
+
+    async def program(run):
+        ran.append(run.container["name"])
+        await gate.wait()
+        return Exit()
+
+    gate = asyncio.Event()
+    cluster, api = start(program=program)
+    api.post(PODS, a_pod(restartPolicy="Never"))
+    eventually(lambda: ran)
+    cluster.reach("n1", reachable=False)
+    cluster.call(gate.set)
+    api.delete(f"{PODS}/p")
+    cluster.reach("n1", reachable=True)
+    eventually(lambda: api.get(f"{PODS}/p").code == 404)
+    assert ran == ["c"]
+
+
+def test_a_grace_period_can_be_shortened(start):
+    async def program(_):
+        await asyncio.sleep(3600)
+        return Exit()
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(terminationGracePeriodSeconds=3600))
+    eventually(lambda: state(api)["ready"])
+    api.delete(f"{PODS}/p")
+    assert api.get(f"{PODS}/p").body["metadata"]["deletionGracePeriodSeconds"] == 3600
+    api.delete(f"{PODS}/p", {"gracePeriodSeconds": 1})
+    eventually(lambda: api.get(f"{PODS}/p").code == 404)
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+def test_a_program_that_raises_could_not_be_started(start, asynchronous):
+    async def raises(_):
+        raise RuntimeError("no such luck")
+
+    _, api = start(program=raises if asynchronous else lambda _: 1 / 0)
+    api.post(PODS, a_pod(restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    ended = state(api)["state"]["terminated"]
+    assert ended["exitCode"] == 128
+    assert "failed to start container" in ended["message"]
+
+
+def test_plain_functions_may_be_many(start):
+    def program(run):
+        while not run.stopped.is_set():
+            time.sleep(0.01)
+        return Exit(code=143)
+
+    cluster, api = start(program=program)
+    for number in range(60):
+        api.post(PODS, a_pod(f"p{number}"))
+    eventually(lambda: all(state(api, f"p{number}").get("ready") for number in range(60)))
+    cluster.__exit__(None, None, None)
+    eventually(lambda: not [each for each in threading.enumerate() if each.name == "kmm-c"], "no thread is left")
+
+
+def test_at_most_so_many_pods_are_unavailable_while_they_are_replaced(start):
+    async def program(run):
+        if run.hook == "postStart":
+            await asyncio.sleep(0.2)
+        return await idle(run) if not run.hook else Exit()
+
+    cluster, api = start(program=program)
+    for number in range(2, 5):
+        cluster.add_node(f"n{number}", "6.1.0")
+    body = a_daemon_set(nodes={"kubernetes.io/os": "linux"})
+    body["spec"]["template"]["spec"]["containers"][0] |= hook("postStart", "load")
+    api.post(sets("default"), body)
+    path = f"{sets('default')}/d"
+    eventually(lambda: api.get(path).body["status"].get("numberAvailable") == 4)
+    version = api.get(sets("default")).version
+    api.patch(path, {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 5}}}})
+    least = 4
+    with api.watch(sets("default"), resourceVersion=version) as events:
+        for event in events:
+            status = event["object"]["status"]
+            least = min(least, status.get("numberAvailable", 0))
+            if status["observedGeneration"] == 2 and (
+                status.get("updatedNumberScheduled"), status.get("numberAvailable")
+            ) == (4, 4):  # fmt: skip
+                break
+    assert least == 3
 
 
 def test_the_paces_are_the_real_kubelets_unless_said_otherwise():
