@@ -24,7 +24,7 @@ from kmm.embedded.garbage import GarbageCollector, NamespaceController
 from kmm.embedded.job import JobController
 from kmm.embedded.kubelet import Kubelet, Pace, Pull, present
 from kmm.embedded.node import NodeController, Scheduler
-from kmm.embedded.objects import KEPT_NAMESPACES, Objects, now_text
+from kmm.embedded.objects import KEPT_NAMESPACES, MERGE_PATCH, Objects, now_text
 from kmm.embedded.program import Program, idle
 from kmm.embedded.server import Entry, Server, User
 from kmm.embedded.storage import Storage
@@ -48,16 +48,20 @@ class Cluster:
         program: Program = idle,
         pull: Pull = present,
         pace: Pace | None = None,
-        folder: Path | None = None,
+        folder: Path | str | None = None,
         tls: bool = True,
         host: str = "127.0.0.1",
         bookmark_s: float = 60,
         history: int = 5_000,
     ) -> None:
+        for name, value in (("program", program), ("pull", pull)):
+            if not callable(value):
+                raise TypeError(f"{name} has to be a function, not {type(value).__name__}")
         self._temporary = tempfile.TemporaryDirectory(prefix="kmm-cluster-") if folder is None else None
-        self.folder = folder or Path(self._temporary.name if self._temporary else "")
+        self.folder = Path(folder or (self._temporary.name if self._temporary else ""))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._host, self._tls = host, tls
+        self._restarting = threading.Lock()
         pace = pace or Pace()
         self._tokens: dict[str, User] = {}
         self.storage = Storage(history=history)
@@ -76,10 +80,14 @@ class Cluster:
         ]
         self._authority = trustme.CA(organization_name="kmm embedded cluster") if tls else None
         self.admin_token = self.token(ADMIN, "system:masters")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kmm-cluster", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        if self._loop is not None:
+            raise RuntimeError("a Cluster is entered once: make a new one")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kmm-cluster", daemon=True)
         self._thread.start()
         try:
             if self._authority:
@@ -93,7 +101,7 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._loop.is_closed():
+        if self._loop is None or self._thread is None or not self._thread.is_alive():
             return
         self.call(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -102,9 +110,15 @@ class Cluster:
         if self._temporary:
             self._temporary.cleanup()
 
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or self._loop.is_closed():
+            raise RuntimeError("the cluster is not running: use it inside `with Cluster(…) as cluster:`")
+        return self._loop
+
     @property
     def url(self) -> str:
         """Where it listens."""
+        self._running()
         return f"http{'s' if self._tls else ''}://{self._host}:{self.server.port}"
 
     @property
@@ -130,6 +144,8 @@ class Cluster:
 
     def kubeconfig(self, token: str = "") -> Path:
         """Write a kubeconfig for a token, the administrator's by default."""
+        if token and token not in self._tokens:
+            raise ValueError("no such token: cluster.token(user) makes one")
         path = self.folder / f"{self._tokens[token or self.admin_token].name.replace(':', '-')}.kubeconfig"
         cluster: dict[str, Any] = {"server": self.url}
         if self._tls:
@@ -151,8 +167,10 @@ class Cluster:
         """Run a coroutine, or a function, in the cluster's thread; return what it returns.
 
         Raises:
-            RuntimeError: it is called from that thread (an `async` program), which would wait for itself.
+            RuntimeError: it is not running; or it is called from that thread (an `async` program), which would
+                wait for itself.
         """
+        loop = self._running()
         if threading.current_thread() is self._thread:
             raise RuntimeError("the cluster's own thread cannot wait for itself: ask it by HTTP, from another thread")
 
@@ -160,7 +178,7 @@ class Cluster:
             return work(*arguments)
 
         coroutine = work if asyncio.iscoroutine(work) else run()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
     def add_node(
         self,
@@ -205,6 +223,12 @@ class Cluster:
             more(node)
         self.call(self.objects.create, self.objects.resource("Node"), "", node)
 
+    def change_kernel(self, node: str, kernel: str) -> None:
+        """Let a node come back with another kernel, as after an upgrade."""
+        patch = {"status": {"nodeInfo": {"kernelVersion": kernel}}}
+        resource = self.objects.resource("Node")
+        self.call(self.objects.patch, resource, "", node, patch, MERGE_PATCH, "status")
+
     def compact(self) -> None:
         """Forget all history: watches that resume from before get 410."""
         self.call(self.storage.compact)
@@ -212,12 +236,14 @@ class Cluster:
     def restart(self, *, down_s: float = 0) -> None:
         """Stop the API server and start it again on its port, with what it stored."""
 
-        async def again() -> None:
+        async def again(seconds: float) -> None:
             await self.server.stop()
-            await asyncio.sleep(down_s)
+            await asyncio.sleep(seconds)
             await self.server.start(self._host, self._context())
 
-        self.call(again())
+        self._running()
+        with self._restarting:
+            self.call(again(float(down_s)))
 
     def reach(self, node: str, *, reachable: bool) -> None:
         """Cut the kubelet of a node off from the cluster, or connect it again; its Ready condition says so."""

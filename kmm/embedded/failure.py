@@ -102,8 +102,9 @@ def expired(message: str) -> Failure:
     return Failure(410, "Expired", message)
 
 
-def unsupported_media(accepted: str) -> Failure:
+def unsupported_media(accepted: str, lacks: str) -> Failure:
     message = f"the body of the request was in an unknown format - accepted media types include: {accepted}"
+    message += f" (the embedded API server has {lacks})"
     return Failure(415, "UnsupportedMediaType", message)
 
 

@@ -20,6 +20,9 @@ class Kind(StrEnum):
     LAG = "lag"  # a watch tells what happens only after a while
 
 
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
 @dataclass(slots=True, kw_only=True)
 class Fault:
     """One fault, for the requests that it names; an empty filter means all. `times`: how often, `None` for ever;
@@ -38,9 +41,32 @@ class Fault:
     delay_s: float = 0
     struck: int = field(default=0, init=False)
 
+    def __post_init__(self) -> None:
+        """Refuse what would never strike: a test must not pass because of that.
+
+        Raises:
+            ValueError, TypeError: what is wrong.
+        """
+        self.kind = Kind(self.kind)
+        verbs: object = self.verbs
+        if not isinstance(verbs, tuple) or set(verbs) - set(VERBS):
+            raise ValueError(f"verbs has to be a tuple of {', '.join(VERBS)}, not {verbs!r}")
+        if self.resource != self.resource.lower():
+            raise ValueError(f"resource is a plural in lower case, such as nodes, not {self.resource!r}")
+        code: object = self.code
+        if not isinstance(code, int) or not 400 <= code <= 599:
+            raise ValueError(f"code has to be an error's, 400 to 599, not {code!r}")
+        if self.kind in (Kind.DELAY, Kind.LAG) and self.delay_s <= 0:
+            raise ValueError(f"{self.kind} needs delay_s")
+        skip: object = self.skip
+        times: object = self.times
+        if not isinstance(skip, int) or not isinstance(times, int | None):
+            raise TypeError("times and skip have to be whole numbers")
+
     def failure(self) -> Failure:
         """Return the error to answer with."""
         reason, message = {
+            403: ("Forbidden", "forbidden: as asked for"),
             409: ("Conflict", f"Operation cannot be fulfilled: {MODIFIED}"),
             410: ("Expired", "too old resource version"),
             429: ("TooManyRequests", "too many requests, please try again later"),
@@ -61,6 +87,8 @@ class Faults:
 
     def add(self, fault: Fault) -> Fault:
         """Arm a fault."""
+        if not isinstance(fault, Fault):
+            raise TypeError(f"a Fault is added, not {fault!r}")
         with self._lock:
             self._faults.append(fault)
         return fault

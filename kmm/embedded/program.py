@@ -65,7 +65,13 @@ async def idle(run: Run) -> Exit:
 
 
 async def process(run: Run) -> Exit:
-    """Run a real process; paths of mounts in its arguments and environment become the real ones."""
+    """Run a real process, on this machine and with your rights: no sandbox.
+
+    Paths of mounts in its arguments and environment become the real ones.
+    """
+    if not run.argv:
+        what = "no command specified: images have no entrypoint here"
+        return Exit(code=128, output=what, message=f"failed to start container: {what}")
     # A path of the container, where a word or a value begins and a name ends.
     every = "|".join(re.escape(each) for each in sorted(run.mounts, key=len, reverse=True))
     path = re.compile(rf"(?<![\w./-])(?:{every})(?![\w.-])")
@@ -111,6 +117,8 @@ async def perform(program: Program, run: Run) -> Exit:
         done: Any = await program(run) if inspect.iscoroutinefunction(program) else await _in_thread(program, run)
         if inspect.isawaitable(done):
             done = await done
+        if not isinstance(done, Exit) or not isinstance(done.code, int):
+            raise TypeError(f"the program returned {done!r}, not an Exit with a number as its code")
     except Exception as error:
         _LOG.exception("the program of %s raised", run.container.get("name"))
         return Exit(code=128, output=repr(error), message=f"failed to start container: {error!r}")

@@ -201,7 +201,8 @@ class Server:
         if resource is None or resource.version != target.version or (target.namespace and not resource.namespaced):
             raise Failure(404, "NotFound", _NO_PATH)
         if target.subresource not in ("", "status" if resource.status else "", *_subresources(resource)):
-            raise Failure(404, "NotFound", _NO_PATH)
+            what = f"{resource.plural}/{target.subresource}"
+            raise Failure(404, "NotFound", f"{_NO_PATH} (the embedded API server has no {what})")
         nameless = verb in ("update", "patch") and not target.name
         if (
             nameless
@@ -233,6 +234,9 @@ class Server:
         if path == "/apis":
             groups = openapi.groups(resources)
             return _json({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+        if path == "/openapi/v2":
+            # kubectl looks here for what is not in v3, and has a better word than ours for what is nowhere.
+            return web.Response(content_type="application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
         if path == "/openapi/v3":
             return _json(openapi.index(resources))
         wanted = path.removeprefix("/openapi/v3").strip("/")
@@ -257,11 +261,11 @@ class Server:
         media_type = request.headers.get("Content-Type", _JSON).partition(";")[0].strip()
         if verb == "patch":
             if media_type not in (JSON_PATCH, MERGE_PATCH):
-                failure = unsupported_media(f"{JSON_PATCH}, {MERGE_PATCH}")
-                failure.message += f" (the embedded API server has no {media_type})"
-                raise failure
+                what = f"no {media_type}: kubectl replace, or kubectl patch --type=merge, does without"
+                raise unsupported_media(f"{JSON_PATCH}, {MERGE_PATCH}", what)
         elif media_type not in (_JSON, "application/yaml"):
-            raise unsupported_media(f"{_JSON}, application/yaml")
+            what = f"no {media_type}: kubectl create … --dry-run=client -o yaml | kubectl apply -f - does without"
+            raise unsupported_media(f"{_JSON}, application/yaml", what)
         body = await _body(request, media_type)
         objects, namespace, name = self.objects, target.namespace, target.name
         status = 200

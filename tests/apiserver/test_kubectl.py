@@ -74,6 +74,20 @@ def test_apply_changes_kubernetes_own_kinds_on_the_real_server_alone(kubectl, se
         assert said == "configmap/c configured\n"
 
 
+def test_apply_of_an_unknown_kind_says_so(kubectl):
+    document = {"apiVersion": "nowhere.example.com/v1", "kind": "Thing", "metadata": {"name": "x"}}
+    said = kubectl("apply", "-f", "-", stdin=yaml.safe_dump(document), fails=True)
+    assert 'no matches for kind "Thing" in version "nowhere.example.com/v1"' in said
+    assert "ensure CRDs are installed first" in said
+
+
+def test_create_sends_what_the_embedded_server_does_not_read(kubectl, server):
+    """docs/embedded.md: no protobuf."""
+    said = kubectl("create", "configmap", "c", "--from-literal=k=v", fails=server.embedded)
+    if server.embedded:
+        assert "kubectl create … --dry-run=client -o yaml | kubectl apply -f - does without" in said
+
+
 def test_get_shows_our_columns(kubectl, api, namespace):
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump(a_module()))
     lines = kubectl("get", "modules").splitlines()

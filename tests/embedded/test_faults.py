@@ -300,3 +300,42 @@ def test_nothing_is_left_running_when_it_stops(start):
     cluster.__exit__(None, None, None)
     assert set(threading.enumerate()) <= before
     cluster.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"kind": "boom"}, "boom"),
+        ({"verbs": "get"}, "verbs has to be a tuple"),
+        ({"verbs": ("GET",)}, "verbs has to be a tuple"),
+        ({"resource": "Node"}, "resource is a plural in lower case"),
+        ({"code": 200}, "code has to be an error's"),
+        ({"code": "429"}, "code has to be an error's"),
+        ({"kind": Kind.DELAY}, "needs delay_s"),
+        ({"times": "3"}, "whole numbers"),
+    ],
+)
+def test_a_fault_that_would_never_strike_is_refused(wrong, said):
+    with pytest.raises((ValueError, TypeError), match=said):
+        Fault(**{"kind": Kind.REFUSE, **wrong})
+
+
+def test_it_says_how_it_is_to_be_used(start, tmp_path):
+    cluster = Cluster(folder=str(tmp_path / "x"))
+    for use in (lambda: cluster.url, lambda: cluster.add_node("n", "6"), cluster.restart, cluster.kubeconfig):
+        with pytest.raises(RuntimeError, match="use it inside `with Cluster"):
+            use()
+    for wrong in ({"program": "modprobe"}, {"pull": True}):  # before it makes a folder
+        with pytest.raises(TypeError, match="has to be a function"):
+            Cluster(**wrong)
+    running, _ = start()
+    with pytest.raises(RuntimeError, match="entered once"):
+        running.__enter__()
+    with pytest.raises(ValueError, match="no such token"):
+        running.kubeconfig("wrong")
+
+
+def test_a_node_comes_back_with_another_kernel(start):
+    cluster, api = start()
+    cluster.change_kernel("n1", "6.9.0")
+    assert api.get("/api/v1/nodes/n1").body["status"]["nodeInfo"]["kernelVersion"] == "6.9.0"

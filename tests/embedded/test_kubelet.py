@@ -563,6 +563,24 @@ def test_a_program_that_raises_could_not_be_started(start, asynchronous):
     assert "failed to start container" in ended["message"]
 
 
+@pytest.mark.parametrize("returned", [None, 1, Exit(code="1")])
+def test_a_program_has_to_say_how_it_ended(start, returned):
+    async def program(_):
+        return returned
+
+    _, api = start(program=program)
+    api.post(PODS, a_pod(restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    assert "not an Exit" in state(api)["state"]["terminated"]["message"]
+
+
+def test_a_real_process_needs_a_command(start):
+    _, api = start(program=process)
+    api.post(PODS, a_pod(restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    assert "no command specified" in state(api)["state"]["terminated"]["message"]
+
+
 def test_plain_functions_may_be_many(start):
     def program(run):
         while not run.stopped.is_set():
