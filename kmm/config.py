@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kmm.api.manifest import ManifestError, documents, read_limited
-from kmm.api.schema import Items, Part, free, load, part, schema, texts
+from kmm.api.schema import Items, Part, Text, free, load, part, schema, text, texts
 from kmm.contract import Settings, nearest
 from kmm.errors import ConfigError
 
@@ -42,6 +42,18 @@ class Config:
     plugins: PluginsConfig = part(
         PluginsConfig, "Which plugins may run, and what they are told", default=PluginsConfig()
     )
+    privileged_namespaces: tuple[str, ...] = texts(
+        "Namespaces in which loaders and device plugins may be rendered on plain Kubernetes, beside the operator's "
+        "own and those labelled pod-security.kubernetes.io/enforce=privileged"
+    )
+    max_unavailable: str | None = text(
+        "How many loaders of one kernel may be replaced at once: a number or a percentage", default="1"
+    )
+    builder: str | None = text("The builder of Modules that name none")
+    signer: str | None = text("The signer of Modules that name none")
+    device_plugin: str | None = text("The device-plugin renderer of Modules that name none", default="daemonset")
+    metrics_address: str = text("Where metrics are served", default="127.0.0.1:8080")
+    health_address: str = text("Where health is served", default=":8081")
     operator_namespace: str | None = None
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -95,15 +107,31 @@ def _read(path: Path) -> dict[str, Any]:
 
 def variables() -> dict[str, tuple[str, ...]]:
     """Return the environment variable of each key that can be set by one: `KMM_PLUGINS_ALLOW` and so on."""
-    return {"KMM_" + "_".join(part.upper() for part in path): path for path in _leaves(Config)}
+    return {"KMM_" + "_".join(map(_snake, path)).upper(): path for path in _leaves(Config)}
+
+
+def _snake(key: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key)
 
 
 def _leaves(what: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     for key, field in schema(what).by_key.items():
         if isinstance(field, Part) and isinstance(field.what, type):
             yield from _leaves(field.what, (*path, key))
-        elif isinstance(field, Items):
+        elif isinstance(field, Items | Text):
             yield (*path, key)
+
+
+def _lists() -> set[tuple[str, ...]]:
+    """Return the keys that hold several words."""
+    return {path for path in _leaves(Config) if isinstance(_field(path), Items)}
+
+
+def _field(path: tuple[str, ...]) -> Any:
+    what: Any = Config
+    for key in path[:-1]:
+        what = schema(what).by_key[key].what
+    return schema(what).by_key[path[-1]]
 
 
 def _add_variables(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
@@ -121,4 +149,5 @@ def _add_variables(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
                 return  # which is wrong, and is told so
             branch[part_] = dict(below or {})
             branch = branch[part_]
-        branch[key] = [word.strip() for word in value.split(",") if word.strip()]
+        words = [word.strip() for word in value.split(",") if word.strip()]
+        branch[key] = words if known[name] in _lists() else value

@@ -88,6 +88,24 @@ def _plan(
     raise typer.Exit(plan([*files, *(more or [])], nodes, images, output, catalog_of(config)))
 
 
+@app.command("run")
+def _run(
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option("--kubeconfig", help="Which cluster; $KUBECONFIG or the cluster this runs in, else."),
+    ] = None,
+    config: ConfigOption = None,
+    log_level: Annotated[str, typer.Option("--log-level", help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the operator: load kernel modules on the nodes of a cluster, until it is told to stop.
+
+    Exit code 1: the lease was lost, and another one may lead. 2: the command or the configuration is wrong.
+    """
+    from kmm.cli.run import run
+
+    raise typer.Exit(run(kubeconfig, config, log_level))
+
+
 @app.command("plugins")
 def _plugins(config: ConfigOption = None) -> None:
     """List plugins and what they offer.

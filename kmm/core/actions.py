@@ -83,11 +83,15 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Announce:
-    """An event on the Module, for a person. `warning`: something to look at."""
+    """An event on the Module, for a person. `warning`: something to look at.
+
+    `with_status`: the status that is written beside it is what remembers that it was told.
+    """
 
     reason: str
     message: str
     warning: bool = False
+    with_status: bool = False
 
 
 Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Release | Probe | Announce

@@ -340,13 +340,15 @@ def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]
     """Return what has begun since the last status: what is in the way, by kernel, and that all is loaded."""
     before = {each.get("kernelVersion"): each.get("reason") for each in view.status.get("kernels") or ()}
     told = [
-        Announce(reason=state.reason, message=f"kernel {state.kernel}: {state.message}", warning=True)
+        Announce(
+            reason=state.reason, message=f"kernel {state.kernel}: {state.message}", warning=True, with_status=True
+        )
         for state in states[:KERNELS_MOST]  # of the others it is not known what was told
         if state.reason in _TOLD and before.get(state.kernel) != state.reason
     ]
     was, now = (_ready(each) for each in (view.status, made))
     if now.get("reason") == Reason.READY and was.get("reason") != Reason.READY:
-        told.append(Announce(reason=Reason.LOADED, message=now["message"]))
+        told.append(Announce(reason=Reason.LOADED, message=now["message"], with_status=True))
     return told
 
 

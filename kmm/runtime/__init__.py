@@ -1,0 +1,1 @@
+"""All I/O and time of the operator: watch, remember, queue, gather, carry out."""

@@ -1,0 +1,191 @@
+"""The operator, put together: started, led, stopped."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmm import __version__
+from kmm.catalog import Catalog
+from kmm.config import Config
+from kmm.contract import Kind
+from kmm.core import names
+from kmm.core.loader_daemonset import DAEMON_SET
+from kmm.core.view import Answer, Operator, Question, Subject
+from kmm.errors import ConfigError, KmmError
+from kmm.runtime import kinds
+from kmm.runtime.announce import Announcer
+from kmm.runtime.carry_out import NODE, POD, Hands
+from kmm.runtime.cluster import Cluster
+from kmm.runtime.controller import MODULE, Controller, Pace
+from kmm.runtime.controller import NODE as NODE_KERNEL
+from kmm.runtime.health import Endpoint
+from kmm.runtime.lease import Elector, Terms
+from kmm.runtime.metrics import Metrics
+from kmm.runtime.probes import Probes
+from kmm.runtime.references import References
+from kmm.runtime.transport import ApiError, Transport
+from kmm.runtime.watch import Source, Watch
+
+LEASE_NAME = "kmm.sigs.x-k8s.io"
+NAMESPACE = Kind(api_version="v1", kind="Namespace", plural="namespaces")
+_STOP_S = 8.0
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What tests set otherwise."""
+
+    terms: Terms = field(default_factory=Terms)
+    pace: Pace = field(default_factory=Pace)
+    elect: bool = True
+
+
+class App:
+    """One operator. `start` returns at once; `ended` is set when it has stopped leading, or was stopped."""
+
+    def __init__(
+        self, config: Config, catalog: Catalog, transport: Transport, options: Options | None = None
+    ) -> None:
+        options = options or Options()
+        self._options = options
+        self._config, self._catalog, self.transport = config, catalog, transport
+        self.ended = threading.Event()
+        self.failed = False
+        self.metrics = Metrics()
+        self.cluster = Cluster(catalog, operator_of(config, transport))
+        self._announcer = Announcer(transport)
+        self._probes = Probes(catalog, self._answered)
+        hands = Hands(transport, self.cluster, self._probes.ask, self._announcer.tell)
+        self._references = References(transport, self.cluster.lock, self._changed_in, self._watch_failed)
+        self.controller = Controller(self.cluster, hands, self._references, self.metrics, options.pace)
+        self.metrics.of(self.cluster)
+        stores = self.cluster.stores()
+        self._watches = [
+            Watch(transport, source, stores[source.plural], self._watch_failed) for source in self._sources()
+        ]
+        namespace = config.operator_namespace or "openshift-kmm"
+        identity = f"{socket.gethostname()}_{uuid.uuid4()}"
+        self.elector = Elector(
+            transport, namespace, LEASE_NAME, identity, self.controller.start, self._lost, options.terms
+        )
+        if options.elect:
+            transport.guard = self.elector.guard
+        self._endpoints = [
+            Endpoint(config.metrics_address, {"/metrics": lambda: (True, self.metrics.text())}),
+            Endpoint(config.health_address, {"/healthz": lambda: (True, b"ok\n"), "/readyz": self._ready}),
+        ]
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        """Where metrics and health are served."""
+        first, second = (each.port for each in self._endpoints)
+        return first, second
+
+    def start(self) -> None:
+        """Watch, serve, and seek to lead."""
+        _LOG.info("starting kmm %s against %s", __version__, self.transport.host)
+        _LOG.info("metrics at %s, health at %s", self._config.metrics_address, self._config.health_address)
+        for refusal in self._catalog.refusals:
+            _LOG.warning("plugin %s is not used: %s: %s", refusal.name, refusal.reason, refusal.message)
+        watched = ", ".join(source.plural for source in self._sources())
+        _LOG.info("controller %s watches %s", MODULE, watched)
+        _LOG.info("controller %s watches nodes, modules", NODE_KERNEL)
+        _LOG.info("controller PodNodeModule watches pods")
+        for endpoint in self._endpoints:
+            endpoint.start()
+        self._announcer.start()
+        for watch in self._watches:
+            watch.start()
+        if self._options.elect:
+            self.elector.start()
+        else:
+            self.controller.start()
+
+    def stop(self) -> None:
+        """Finish what is under way, give the lease back, and stop."""
+        _LOG.info("stopping")
+        self.controller.stop(_STOP_S / 2)
+        self._probes.stop()
+        self._announcer.stop(_STOP_S / 4)
+        for watch in self._watches:
+            watch.stop()
+        self._references.stop()
+        if self._options.elect:
+            self.elector.release()
+        for endpoint in self._endpoints:
+            endpoint.stop()
+        _LOG.info("stopped")
+        self.ended.set()
+
+    def _sources(self) -> list[Source[Any]]:
+        ours = names.MODULE_NAME
+        return [
+            Source(path=kinds.path_of(NODE), trim=kinds.trim_node),
+            Source(path=kinds.path_of(kinds.MODULE), trim=kinds.trim_module),
+            Source(path=kinds.path_of(NAMESPACE), trim=kinds.trim_namespace, metadata_only=True),
+            Source(path=kinds.path_of(DAEMON_SET), trim=kinds.trim_daemon_set, selector=ours),
+            Source(path=kinds.path_of(POD), trim=kinds.trim_pod, selector=ours),
+            *(
+                Source(path=kinds.path_of(kind), trim=kinds.trim_task, selector=f"{ours},{names.JOB_TYPE}")
+                for kind in self.cluster.tasks
+            ),
+        ]
+
+    def _ready(self) -> tuple[bool, bytes]:
+        unsynced = [*self.cluster.unsynced(), *self._references.unsynced()]
+        lines = [f"not synced: {each}" for each in unsynced]
+        lines += [f"plugin refused: {each.name}: {each.reason}" for each in self._catalog.refusals]
+        return not unsynced, ("\n".join([*lines, "ready" if not unsynced else "not ready"]) + "\n").encode()
+
+    def _watch_failed(self, kind: str, error: Exception) -> None:
+        self.metrics.watch_failed(kind)
+        level = logging.WARNING if isinstance(error, ApiError) else logging.INFO
+        _LOG.log(level, "watch of %s: %s", kind, error)
+
+    def _answered(self, question: Question, answer: Answer, subject: Subject) -> None:
+        self.controller.answered(question, answer, subject)
+
+    def _changed_in(self, namespace: str) -> None:
+        self.controller.changed_in(namespace)
+
+    def _lost(self) -> None:
+        # Another one may lead by now: nothing but a fresh start is safe.
+        self.failed = True
+        self.ended.set()
+
+
+def operator_of(config: Config, transport: Transport) -> Operator:
+    """Return what the configuration and the cluster say.
+
+    Raises:
+        ConfigError: the API server cannot be reached, or refuses.
+    """
+    try:
+        groups = transport.ask("GET", "/apis", timeout_s=10).read()["groups"]
+    except (KmmError, KeyError) as error:
+        raise ConfigError(f"{transport.host} cannot be asked for its API groups: {error}") from None
+    found = {each["name"] for each in groups}
+    return Operator(
+        namespace=config.operator_namespace or "openshift-kmm",
+        openshift="security.openshift.io" in found,
+        privileged_namespaces=frozenset(config.privileged_namespaces),
+        max_unavailable=_number_or_percent(config.max_unavailable),
+        builder=config.builder,
+        signer=config.signer,
+        device_plugin=config.device_plugin or "daemonset",
+    )
+
+
+def _number_or_percent(text: str | None) -> int | str:
+    text = text or "1"
+    if text.isdecimal():
+        return int(text)
+    if text.endswith("%") and text[:-1].isdecimal():
+        return text
+    raise ConfigError(f'maxUnavailable: "{text}" must be a number, such as 1, or a percentage, such as 10%')

@@ -1,0 +1,175 @@
+"""What a plan asks for, done: the one place that writes. Each write can fail without harm, and be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kmm.contract import Kind, ModuleRef
+from kmm.core.actions import Action, Announce, Create, Delete, LabelNode, Probe, Release, Replace, SetStatus
+from kmm.core.loader_daemonset import DAEMON_SET
+from kmm.core.view import Question, Subject
+from kmm.runtime.cluster import Cluster
+from kmm.runtime.kinds import (
+    HELD_BY_THE_GO_OPERATOR,
+    MODULE,
+    path_of,
+    trim_daemon_set,
+    trim_module,
+    trim_node,
+    trim_task,
+)
+from kmm.runtime.store import Store
+from kmm.runtime.transport import (
+    JSON_PATCH,
+    MERGE_PATCH,
+    AlreadyExists,
+    Answer,
+    Conflict,
+    NotFound,
+    Transport,
+)
+from kmm.runtime.watch import item_of
+
+NODE = Kind(api_version="v1", kind="Node", plural="nodes")
+POD = Kind(api_version="v1", kind="Pod", plural="pods")
+
+
+class Hands:
+    """Carries out actions. `ask` puts a question to a registry; `tell` makes an event about a Module."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        cluster: Cluster,
+        ask: Callable[[Question, Subject], None],
+        tell: Callable[[Subject, Announce], None],
+    ) -> None:
+        self._transport, self._cluster, self._ask, self._tell = transport, cluster, ask, tell
+
+    def carry_out(self, action: Action, subject: Subject | None) -> None:
+        """Do one thing.
+
+        Raises:
+            Conflict: somebody else was first: decide again.
+            ApiError, Unreachable: it was not done, or nobody knows.
+        """
+        match action:
+            case LabelNode():
+                answer = self._transport.ask(
+                    "PATCH", path_of(NODE, "", action.node), {"metadata": {"labels": action.labels}}, MERGE_PATCH
+                )
+                self._remember(self._cluster.nodes, answer, trim_node)
+            case Release():
+                self._release(action)
+            case _ if subject is None:
+                raise ValueError(f"{type(action).__name__} is about a Module")
+            case Create():
+                self._create(action, subject)
+            case Replace():
+                self._replace(action, subject.ref)
+            case Delete():
+                self._delete(action, subject.ref)
+            case SetStatus():
+                self._set_status(action, subject)
+            case Probe():
+                self._ask(action.question, subject)
+            case Announce():
+                self._tell(subject, action)
+
+    def _store(self, kind: Kind) -> tuple[Store[Any], Callable[[Mapping[str, Any]], Any]]:
+        if kind == DAEMON_SET:
+            return self._cluster.daemon_sets, trim_daemon_set
+        return self._cluster.tasks[kind], trim_task
+
+    @staticmethod
+    def _remember(store: Store[Any], answer: Answer, trim: Callable[[Mapping[str, Any]], Any]) -> None:
+        store.put(item_of(answer.read(), trim))
+
+    def _create(self, action: Create, subject: Subject) -> None:
+        store, trim = self._store(action.kind)
+        try:
+            answer = self._transport.ask("POST", path_of(action.kind, subject.ref.namespace), action.manifest)
+        except AlreadyExists:
+            body = self._transport.ask("GET", path_of(action.kind, subject.ref.namespace, action.name)).read()
+            owners = body["metadata"].get("ownerReferences") or ()
+            if any(each.get("controller") and each["uid"] == subject.uid for each in owners):
+                store.put(item_of(body, trim))  # made before, and its answer was lost
+                return
+            # Not ours: nothing is touched, and the next plan says so.
+            self._cluster.take(subject.uid, action.name)
+            raise
+        self._remember(store, answer, trim)
+
+    def _replace(self, action: Replace, module: ModuleRef) -> None:
+        store, trim = self._store(action.kind)
+        patch: list[dict[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": action.uid},
+            {"op": "test", "path": "/metadata/generation", "value": action.generation},
+        ]
+        patch += [
+            {"op": "add", "path": f"/spec/{_escaped(key)}", "value": value} for key, value in action.spec.items()
+        ]
+        patch += [
+            {"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": value}
+            for key, value in action.annotations.items()
+        ]
+        path = path_of(action.kind, module.namespace, action.name)
+        try:
+            answer = self._transport.ask("PATCH", path, patch, JSON_PATCH)
+        except NotFound as gone:
+            store.drop(module.namespace, action.name, action.uid)
+            raise Conflict(gone.code, gone.reason, str(gone)) from gone
+        self._remember(store, answer, trim)
+
+    def _delete(self, action: Delete, module: ModuleRef) -> None:
+        store, trim = self._store(action.kind)
+        options = {"preconditions": {"uid": action.uid}, "propagationPolicy": "Background"}
+        try:
+            answer = self._transport.ask("DELETE", path_of(action.kind, module.namespace, action.name), options)
+        except NotFound:
+            store.drop(module.namespace, action.name, action.uid)
+            return
+        body = answer.read()
+        if body.get("kind") == action.kind.kind and body["metadata"].get("finalizers"):
+            store.put(item_of(body, trim))  # it goes when its finalizers do
+        else:
+            store.drop(module.namespace, action.name, action.uid)
+
+    def _set_status(self, action: SetStatus, subject: Subject) -> None:
+        known = self._cluster.modules.get(subject.ref.namespace, subject.ref.name)
+        if known is None or known.uid != subject.uid:
+            return
+        # Lists are replaced whole: only over the version that the plan was made from.
+        body = {"metadata": {"resourceVersion": str(known.version)}, "status": action.status}
+        path = path_of(MODULE, subject.ref.namespace, subject.ref.name) + "/status"
+        try:
+            answer = self._transport.ask("PATCH", path, body, MERGE_PATCH)
+        except NotFound:
+            return
+        self._remember(self._cluster.modules, answer, trim_module)
+
+    def _release(self, action: Release) -> None:
+        path = path_of(POD, action.namespace, action.name)
+        try:
+            meta = self._transport.ask("GET", path).read()["metadata"]
+            finalizers = meta.get("finalizers") or []
+            if meta["uid"] != action.uid or HELD_BY_THE_GO_OPERATOR not in finalizers:
+                return
+            patch = [
+                {"op": "test", "path": "/metadata/uid", "value": action.uid},
+                {"op": "test", "path": "/metadata/finalizers", "value": finalizers},
+                {
+                    "op": "replace",
+                    "path": "/metadata/finalizers",
+                    "value": [each for each in finalizers if each != HELD_BY_THE_GO_OPERATOR],
+                },
+            ]
+            self._transport.ask("PATCH", path, patch, JSON_PATCH)
+        except NotFound:
+            return
+
+
+def _escaped(key: str) -> str:
+    """Return a key as a JSON pointer has it."""
+    return key.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,298 @@
+"""The cluster as far as it is known: a store for each kind, and the views of it that plans are made from."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from kmm.admission import judge
+from kmm.api.module import KernelMapping, ModuleLoaderContainer
+from kmm.catalog import Catalog
+from kmm.contract import Kind, ModuleRef, Progress, Renderer, State
+from kmm.core import names
+from kmm.core.images import BUILD, learn
+from kmm.core.placement import Node, by_kernel, is_targeted, targeted
+from kmm.core.spoke import makers
+from kmm.core.view import Answer, Operator, Pod, Question, SecretFacts, Subject, Task, View
+from kmm.errors import PluginError
+from kmm.loader import OWN_DISTRIBUTIONS
+from kmm.runtime.kinds import OwnedObject, PodFacts
+from kmm.runtime.store import Item, Store
+
+
+class Cluster:
+    """What is known. `operator`: what the configuration says; `slots`: how many tasks may run at once."""
+
+    def __init__(self, catalog: Catalog, operator: Operator, *, slots: int = 5) -> None:
+        self.lock = threading.RLock()
+        self.catalog, self.operator, self._slots = catalog, operator, slots
+        self.nodes: Store[Node] = Store(self.lock, kernel=lambda item: item.value.kernel)
+        self.modules: Store[Mapping[str, Any]] = Store(self.lock)
+        self.namespaces: Store[Mapping[str, str]] = Store(self.lock)
+        self.daemon_sets: Store[OwnedObject] = Store(self.lock, owner=lambda item: item.value.owner)
+        self.pods: Store[PodFacts] = Store(
+            self.lock, owner=lambda item: item.value.owner, node=lambda item: item.value.node
+        )
+        makes: list[Renderer[Any]] = [*catalog.builders.values(), *catalog.signers.values()]
+        self.tasks: dict[Kind, Store[OwnedObject]] = {
+            kind: Store(self.lock, owner=lambda item: item.value.owner)
+            for kind in dict.fromkeys(kind for each in makes for kind in each.owns)
+        }
+        self._answers: dict[Question, Answer] = {}
+        self._taken: dict[str, set[str]] = {}
+        self._subjects: dict[str, Subject] = {}
+        # What strangers' plugins offer, by name: they must not hold all workers.
+        self._strangers: dict[str, str] = {}
+        for plugin in catalog.plugins:
+            offers: list[Renderer[Any]] = [*plugin.builders, *plugin.signers, *plugin.device_plugins]
+            if plugin.distribution not in OWN_DISTRIBUTIONS:
+                self._strangers |= {offer.name: plugin.distribution for offer in offers}
+
+    def stores(self) -> dict[str, Store[Any]]:
+        """Return every store by the plural of its kind."""
+        return {
+            "nodes": self.nodes,
+            "modules": self.modules,
+            "namespaces": self.namespaces,
+            "daemonsets": self.daemon_sets,
+            "pods": self.pods,
+            **{kind.plural: store for kind, store in self.tasks.items()},
+        }
+
+    def unsynced(self) -> list[str]:
+        """Return the kinds whose watch has not listed once."""
+        return [plural for plural, store in self.stores().items() if not store.synced.is_set()]
+
+    def subject(self, namespace: str, name: str) -> Subject | None:
+        """Return a Module as plans see it, or None where it is gone. It is judged once a generation."""
+        item = self.modules.get(namespace, name)
+        if item is None:
+            return None
+        meta = item.value["metadata"]
+        generation, deleting = meta.get("generation", 1), "deletionTimestamp" in meta
+        known = self._subjects.get(item.uid)
+        if known is None or (known.generation, known.deleting) != (generation, deleting):
+            judgement = judge(item.value, self.catalog)
+            known = Subject(
+                ref=ModuleRef(namespace=namespace, name=name),
+                uid=item.uid,
+                generation=generation,
+                deleting=deleting,
+                spec=judgement.value.spec if judgement.value and not judgement.errors else None,
+                errors=judgement.errors,
+            )
+            self._subjects[item.uid] = known
+        return known
+
+    def provider(self, subject: Subject) -> str:
+        """Return the distribution, not ours, whose plugin renders for a Module; empty where all are ours."""
+        spec = subject.spec
+        container = spec.module_loader.container if spec and spec.module_loader else None
+        asked = {
+            spec.device_plugin.renderer if spec and spec.device_plugin else None,
+            *(part.build.builder for part in _parts(container) if part.build),
+            *(part.sign.signer for part in _parts(container) if part.sign),
+            self.operator.device_plugin if spec and spec.device_plugin else None,
+            self.operator.builder,
+            self.operator.signer,
+        }
+        return next((self._strangers[name] for name in sorted(filter(None, asked)) if name in self._strangers), "")
+
+    def forget(self, uid: str) -> None:
+        """Drop what was kept for a Module that is gone."""
+        self._subjects.pop(uid, None)
+        self._taken.pop(uid, None)
+
+    def targeting(self, *nodes: Node) -> Iterator[tuple[str, str]]:
+        """Yield the Modules that target one of these nodes."""
+        for item in self.modules.items():
+            subject = self.subject(item.namespace, item.name)
+            spec = subject.spec if subject else None
+            if spec is not None and any(is_targeted(spec, node) for node in nodes):
+                yield item.key
+
+    def view(
+        self,
+        subject: Subject,
+        dockerfiles: Mapping[str, tuple[str, str]],
+        secrets: Mapping[str, SecretFacts],
+    ) -> View:
+        """Return the view that a Module is planned from."""
+        with self.lock:
+            nodes = [item.value for item in self.nodes.items()]
+            module = self.modules.get(subject.ref.namespace, subject.ref.name)
+            namespace = self.namespaces.get("", subject.ref.namespace)
+            owned = [item for item in self.daemon_sets.by("owner", subject.uid) if item.value.daemon_set]
+            pods = [
+                self._pod(pod, daemon_set, subject.uid)
+                for daemon_set in owned
+                for pod in self.pods.by("owner", daemon_set.uid)
+            ]
+            tasks = tuple(self._tasks(subject))
+            kernels = self.kernels()
+            slots = self._slots - (self._running() if self.tasks else 0)
+        return View(
+            targets=by_kernel({k: each for k, each in targeted(subject.spec, nodes).items() if k})
+            if subject.spec
+            else {},
+            kernels=kernels,
+            daemon_sets=tuple(item.value.daemon_set for item in owned if item.value.daemon_set),
+            tasks=tasks,
+            pods=tuple(pods),
+            answers=self._answers,
+            dockerfiles=dockerfiles,
+            secrets=secrets,
+            taken=frozenset(self._taken.get(subject.uid, ())),
+            build_slots=max(0, slots),
+            namespace_labels=namespace.value if namespace else {},
+            status=module.value["status"] if module else {},
+            operator=self.operator,
+            synced=not self.unsynced(),
+        )
+
+    def on_node(self, name: str) -> tuple[Node, list[Pod], dict[ModuleRef, str], frozenset[str]] | None:
+        """Return a node, our pods on it, every Module's uid, and every kernel; None where the node is gone."""
+        with self.lock:
+            item = self.nodes.get("", name)
+            if item is None:
+                return None
+            pods = []
+            for pod in self.pods.by("node", name):
+                daemon_set = self.daemon_sets.by_uid(pod.value.owner)
+                if daemon_set is not None:
+                    pods.append(self._pod(pod, daemon_set, daemon_set.value.owner))
+            modules = {ModuleRef(namespace=each.namespace, name=each.name): each.uid for each in self.modules.items()}
+            return item.value, pods, modules, self.kernels()
+
+    def module(self, uid: str) -> tuple[str, str] | None:
+        """Return the namespace and name of a Module by its uid."""
+        item = self.modules.by_uid(uid)
+        return item.key if item else None
+
+    def owner(self, uid: str) -> tuple[str, str] | None:
+        """Return the Module that owns the DaemonSet or task of a uid."""
+        for store in (self.daemon_sets, *self.tasks.values()):
+            if found := store.by_uid(uid):
+                return self.module(found.value.owner)
+        return None
+
+    def kernels(self) -> frozenset[str]:
+        """Return the kernels of all nodes."""
+        return self.nodes.values("kernel")
+
+    def take(self, uid: str, name: str) -> None:
+        """Learn that a stranger's object has the name that one of a Module's would have."""
+        with self.lock:
+            self._taken.setdefault(uid, set()).add(name)
+
+    def retry_names(self, uid: str) -> None:
+        """Forget which names were taken: a stranger's object may have gone."""
+        with self.lock:
+            self._taken.pop(uid, None)
+
+    def learn(self, question: Question, answer: Answer) -> None:
+        """Learn what a registry said."""
+        with self.lock:
+            self._answers = learn(self._answers, question, answer)
+
+    @staticmethod
+    def _pod(pod: Item[PodFacts], daemon_set: Item[OwnedObject], module_uid: str) -> Pod:
+        facts, owner = pod.value, daemon_set.value.daemon_set
+        return Pod(
+            name=pod.name,
+            uid=pod.uid,
+            module=ModuleRef(namespace=pod.namespace, name=facts.module),
+            module_uid=module_uid,
+            role=facts.role,
+            node=facts.node,
+            kernel=owner.kernel if owner else "",
+            ready=facts.ready,
+            deleting=facts.deleting,
+            held=facts.held,
+            waiting_reason=facts.waiting_reason,
+            waiting_message=facts.waiting_message,
+        )
+
+    def _running(self) -> int:
+        """Return how many builds and signatures are under way in the whole cluster."""
+        found = [self.subject(*item.key) for item in self.modules.items()]
+        return sum(task.finished_at_s is None for each in found if each for task in self._tasks(each))
+
+    def _tasks(self, subject: Subject) -> Iterator[Task]:
+        """Yield the attempts at builds and signatures of a Module, each with all its objects and pods observed."""
+        for kind, store in self.tasks.items():
+            attempts: dict[tuple[str, str, str], list[Item[OwnedObject]]] = {}
+            for item in store.by("owner", subject.uid):
+                meta = (item.value.manifest or {}).get("metadata", {})
+                labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+                key = (
+                    labels.get(names.JOB_TYPE, ""),
+                    annotations.get(names.VERBATIM_KERNEL, ""),
+                    annotations.get(names.ATTEMPT, ""),
+                )
+                if key[0]:
+                    attempts.setdefault(key, []).append(item)
+            for (job_type, _, _), objects in attempts.items():
+                yield self._task(kind, job_type, sorted(objects, key=lambda item: item.name))
+
+    def _task(self, kind: Kind, job_type: str, objects: list[Item[OwnedObject]]) -> Task:
+        manifests = [item.value.manifest or {} for item in objects]
+        pods = [pod.value.manifest or {} for item in objects for pod in self.pods.by("owner", item.uid)]
+        progress = self._observed(kind, job_type, manifests, pods)
+        meta = manifests[0]["metadata"]
+        over = progress.state in (State.SUCCEEDED, State.FAILED)
+        return Task(
+            kind=kind,
+            name=objects[0].name,
+            uid=objects[0].uid,
+            generation=meta.get("generation", 1),
+            created=meta.get("creationTimestamp") or "",
+            deleting="deletionTimestamp" in meta,
+            labels=meta.get("labels") or {},
+            annotations=meta.get("annotations") or {},
+            job_type=job_type,
+            progress=progress,
+            finished_at_s=_finished_at_s(manifests, pods) if over else None,
+        )
+
+    def _observed(self, kind: Kind, job_type: str, manifests: list[Any], pods: list[Any]) -> Progress:
+        offers: Iterable[Renderer[Any]] = (
+            self.catalog.builders.values() if job_type == BUILD else self.catalog.signers.values()
+        )
+        able = [each for each in offers if kind in each.owns]
+        if len(able) > 1:
+            chosen = makers(self.catalog, self.operator)
+            try:
+                able = [chosen.builder(None) if job_type == BUILD else chosen.signer(None)]
+            except PluginError:
+                able = []
+        if not able:
+            return Progress(state=State.RUNNING, message="what made it is not installed any more")
+        try:
+            return able[0].observe(manifests, pods)
+        except Exception as error:  # a plugin may raise anything, and must not stop the others
+            return Progress(state=State.RUNNING, message=f"{able[0].name} cannot read it: {type(error).__name__}")
+
+
+def _parts(container: ModuleLoaderContainer | None) -> tuple[ModuleLoaderContainer | KernelMapping, ...]:
+    return (container, *container.kernel_mappings) if container else ()
+
+
+def _finished_at_s(manifests: list[Any], pods: list[Any]) -> float | None:
+    """Return when a task ended, by the last word of its objects or its containers."""
+    found: list[str] = []
+    for manifest in manifests:
+        status = manifest.get("status") or {}
+        found += [status[key] for key in ("completionTime", "completionTimestamp") if status.get(key)]
+        found += [
+            each["lastTransitionTime"]
+            for each in status.get("conditions") or ()
+            if each.get("status") == "True" and each.get("type") in ("Complete", "Failed")
+        ]
+    for pod in pods:
+        for each in (pod.get("status") or {}).get("containerStatuses") or ():
+            ended = (each.get("state") or {}).get("terminated") or {}
+            found += [ended["finishedAt"]] if ended.get("finishedAt") else []
+    return max((datetime.fromisoformat(each).timestamp() for each in found), default=None)

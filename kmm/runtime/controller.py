@@ -1,0 +1,287 @@
+"""Keys in, plans carried out: the workers. Controllers keep the names that logs and dashboards know."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from kmm.api.metadata import PREFIX
+from kmm.core import names
+from kmm.core.actions import Action, Announce, LabelNode, Plan, Probe, SetStatus
+from kmm.core.node import plan_node
+from kmm.core.placement import Node
+from kmm.core.spoke import plan_module
+from kmm.core.view import Answer, Question, Subject
+from kmm.errors import KmmError
+from kmm.runtime.carry_out import Hands
+from kmm.runtime.cluster import Cluster
+from kmm.runtime.kinds import OwnedObject, PodFacts
+from kmm.runtime.lease import NotLeader
+from kmm.runtime.metrics import Metrics
+from kmm.runtime.queue import Queue
+from kmm.runtime.references import References
+from kmm.runtime.store import Item
+from kmm.runtime.transport import AlreadyExists, Conflict
+
+Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
+MODULE, NODE = "Module", "NodeKernel"
+_NODES, _MODULES = 0, 1  # nodes are served first: what they say decides where drivers run
+_UNSYNCED_S = 0.1
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How many work, and how often the same is written: one node's labels, one Module's status; names looked at."""
+
+    workers: int = 8
+    node_every_s: float = 2.0
+    status_every_s: float = 1.0
+    taken_s: float = 30.0
+
+
+class Controller:
+    """Follows the stores, and lets workers bring each key where it is to be."""
+
+    def __init__(
+        self, cluster: Cluster, hands: Hands, references: References, metrics: Metrics, pace: Pace | None = None
+    ) -> None:
+        self._pace = pace or Pace()
+        workers = self._pace.workers
+        self.queue: Queue[Key] = Queue(group_of=self._provider, most=max(1, workers // 2))
+        self._labels: Mapping[str, str] = {}
+        self._cluster, self._hands, self._references, self._metrics = cluster, hands, references, metrics
+        self._written: dict[Key, float] = {}
+        self._threads = [
+            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
+        ]
+        cluster.nodes.heard.append(self._heard_of_node)
+        cluster.modules.heard.append(self._heard_of_module)
+        cluster.namespaces.heard.append(self._heard_of_namespace)
+        cluster.daemon_sets.heard.append(self._heard_of_owned)
+        cluster.pods.heard.append(self._heard_of_pod)
+        for store in cluster.tasks.values():
+            store.heard.append(self._heard_of_owned)
+
+    def start(self) -> None:
+        """Begin with all there is."""
+        for item in self._cluster.nodes.items():
+            self._add(NODE, "", item.name)
+        for module in self._cluster.modules.items():
+            self._add(MODULE, *module.key)
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Take no more keys, and wait for what is under way."""
+        self.queue.close()
+        until = time.monotonic() + timeout_s
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(max(0.0, until - time.monotonic()))
+
+    def changed_in(self, namespace: str) -> None:
+        """Look again at the Modules of a namespace: something that they refer to has changed."""
+        for item in self._cluster.modules.items():
+            if item.namespace == namespace:
+                self._add(MODULE, *item.key)
+
+    def answered(self, question: Question, answer: Answer, subject: Subject) -> None:
+        """Learn what a registry said, and look again at the Module that asked."""
+        self._cluster.learn(question, answer)
+        self._add(MODULE, subject.ref.namespace, subject.ref.name)
+
+    def _provider(self, key: Key) -> str:
+        """Return whose plugin a Module works with, where it is somebody else's."""
+        subject = self._cluster.subject(key[1], key[2]) if key[0] == MODULE else None
+        return self._cluster.provider(subject) if subject else ""
+
+    # ── What wakes whom ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _add(self, controller: str, namespace: str, name: str) -> None:
+        self.queue.add((controller, namespace, name), _NODES if controller == NODE else _MODULES)
+
+    def _heard_of_node(self, before: Item[Node] | None, after: Item[Node] | None) -> None:
+        known = [each.value for each in (before, after) if each]
+        if after:
+            self._add(NODE, "", after.name)
+        old, new = (None if each is None else _placed(each.value) for each in (before, after))
+        if old == new:
+            return
+        for key in self._cluster.targeting(*known):
+            self._add(MODULE, *key)
+        # The label of a kernel depends on which others there are.
+        labels = names.kernel_label_values(self._cluster.kernels())
+        for kernel in labels.keys() & self._labels.keys():
+            if labels[kernel] != self._labels[kernel]:
+                for other in self._cluster.nodes.by("kernel", kernel):
+                    self._add(NODE, "", other.name)
+        self._labels = labels
+
+    def _heard_of_module(self, before: Item[Any] | None, after: Item[Any] | None) -> None:
+        for each in (before, after):
+            if each is not None:
+                self._add(MODULE, *each.key)
+        if (before and before.uid) != (after and after.uid):
+            for gone in (before,) if before else ():
+                self._cluster.forget(gone.uid)
+                self._references.forget(gone.uid)
+            # Labels that name a Module go with it.
+            for each in (before, after):
+                said = _labels_of(*each.key) if each else set[str]()
+                for node in self._cluster.nodes.items():
+                    if not said.isdisjoint(node.value.labels):
+                        self._add(NODE, "", node.name)
+
+    def _heard_of_namespace(self, before: Item[Any] | None, after: Item[Any] | None) -> None:
+        for each in (before, after):
+            if each is not None:
+                self.changed_in(each.name)
+
+    def _heard_of_owned(self, before: Item[OwnedObject] | None, after: Item[OwnedObject] | None) -> None:
+        for each in (before, after):
+            module = self._cluster.module(each.value.owner) if each else None
+            if module:
+                self._add(MODULE, *module)
+
+    def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
+        for each in (before, after):
+            if each is None:
+                continue
+            if each.value.node and each.value.role:
+                self._add(NODE, "", each.value.node)
+            owner = self._cluster.owner(each.value.owner)
+            # What a ready pod changes for its Module is told by its DaemonSet's status.
+            if owner and (not each.value.role or each.value.waiting_reason):
+                self._add(MODULE, *owner)
+
+    # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def _work(self) -> None:
+        while (key := self.queue.take()) is not None:
+            lane = _NODES if key[0] == NODE else _MODULES
+            try:
+                with self._metrics.reconcile(key[0]):
+                    self._reconcile(key)
+                self.queue.succeeded(key)
+            except NotLeader:
+                return
+            except Conflict as error:
+                _LOG.debug("%s %s/%s: again: %s", *key, error)
+                self.queue.back_off(key, lane)
+            except KmmError as error:
+                delay_s = self.queue.back_off(key, lane, least_s=getattr(error, "retry_after_s", None) or 0)
+                _LOG.warning("%s %s/%s: %s; again in %.1f s", *key, error, delay_s)
+            except Exception:  # one bad key must not end the others
+                self.queue.back_off(key, lane, least_s=1)
+                _LOG.exception("%s %s/%s", *key)
+            finally:
+                self.queue.done(key, lane)
+
+    def _reconcile(self, key: Key) -> None:
+        controller, namespace, name = key
+        if controller == NODE:
+            self._reconcile_node(key, name)
+        else:
+            self._reconcile_module(key, namespace, name)
+
+    def _reconcile_node(self, key: Key, name: str) -> None:
+        found = self._cluster.on_node(name)
+        if found is None:
+            self._written.pop(key, None)
+            return
+        if self._cluster.unsynced():
+            self.queue.add_after(key, _UNSYNCED_S, _NODES)
+            return
+        plan = plan_node(*found)
+        writes = any(isinstance(action, LabelNode) for action in plan.actions)
+        if writes and self._too_soon(key, self._pace.node_every_s, _NODES):
+            plan = Plan(actions=tuple(each for each in plan.actions if not isinstance(each, LabelNode)))
+        self._carry_out(key, plan, None)
+
+    def _reconcile_module(self, key: Key, namespace: str, name: str) -> None:
+        subject = self._cluster.subject(namespace, name)
+        if subject is None:
+            self._written.pop(key, None)
+            return
+        if not self._references.follow(subject) or self._cluster.unsynced():
+            self.queue.add_after(key, _UNSYNCED_S, _MODULES)
+            return
+        dockerfiles, secrets = self._references.read(subject)
+        view = self._cluster.view(subject, dockerfiles, secrets)
+        now_s = time.time()
+        plan = plan_module(subject, view, self._cluster.catalog, now_s)
+        if view.taken:
+            self._cluster.retry_names(subject.uid)
+            self.queue.add_after(key, self._pace.taken_s, _MODULES)
+        writes = any(isinstance(action, SetStatus) for action in plan.actions)
+        if writes and self._too_soon(key, self._pace.status_every_s, _MODULES):
+            kept = tuple(each for each in plan.actions if not _of_status(each))
+            plan = Plan(actions=kept, wake_at_s=plan.wake_at_s)
+        self._carry_out(key, plan, subject)
+        if plan.wake_at_s is not None:
+            self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
+
+    def _too_soon(self, key: Key, every_s: float, lane: int) -> bool:
+        """Whether a key was written a moment ago; then it comes again when it may be."""
+        left_s = self._written.get(key, 0.0) + every_s - time.monotonic()
+        if left_s > 0:
+            self.queue.add_after(key, left_s, lane)
+            return True
+        return False
+
+    def _carry_out(self, key: Key, plan: Plan, subject: Subject | None) -> None:
+        """Do all that can be done: what fails for one kernel must not stop the others."""
+        failed: KmmError | None = None
+        for action in plan.actions:
+            if failed is not None and isinstance(action, SetStatus | Announce):
+                continue  # it would tell what is not so
+            try:
+                with self._metrics.action(type(action).__name__):
+                    self._hands.carry_out(action, subject)
+            except NotLeader:
+                raise
+            except AlreadyExists as error:
+                failed = Conflict(error.code, error.reason, str(error))
+            except KmmError as error:
+                failed = error if failed is None or isinstance(failed, Conflict) else failed
+            else:
+                if isinstance(action, SetStatus | LabelNode):
+                    self._written[key] = time.monotonic()
+                _log(action, key)
+        if failed is not None:
+            raise failed
+
+
+def _of_status(action: Action) -> bool:
+    return isinstance(action, SetStatus) or (isinstance(action, Announce) and action.with_status)
+
+
+def _labels_of(namespace: str, name: str) -> set[str]:
+    return {
+        names.ready_label(namespace, name),
+        names.device_plugin_ready_label(namespace, name),
+        *(names.older_labels(name) or ()),
+    }
+
+
+def _placed(node: Node) -> tuple[Any, ...]:
+    """Return what of a node decides what Modules are planned: not the labels that we write."""
+    labels = {key: value for key, value in node.labels.items() if not key.startswith(PREFIX)}
+    return (node.kernel, labels, node.taints, node.architecture)
+
+
+def _log(action: Action, key: Key) -> None:
+    if isinstance(action, Probe | Announce):
+        return
+    # Under names that a log record does not use itself; the formatter takes the prefix off.
+    said = {
+        f"action_{field}": str(value) for field in ("name", "node", "reason") if (value := getattr(action, field, ""))
+    }
+    said = {name: value for name, value in said.items() if value}
+    said |= {"controller": key[0], "object": "/".join(filter(None, key[1:]))}
+    _LOG.info("%s", type(action).__name__, extra=said)

@@ -1,0 +1,61 @@
+"""The HTTP endpoints of the operator itself: is it alive, is it ready, how is it doing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from kmm.errors import ConfigError
+
+Page = Callable[[], tuple[bool, bytes]]
+
+
+class Endpoint:
+    """Serves pages by path: each says whether all is well, and a text."""
+
+    def __init__(self, address: str, pages: dict[str, Page]) -> None:
+        host, colon, port = address.rpartition(":")
+        if not colon or not port.isdecimal():
+            raise ConfigError(f'"{address}" is no address: it is such as 127.0.0.1:8080 or :8081')
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 10
+
+            def do_GET(self) -> None:
+                page = pages.get(self.path.partition("?")[0])
+                well, text = page() if page else (False, b"not found\n")
+                status = (
+                    HTTPStatus.OK if well else HTTPStatus.NOT_FOUND if not page else HTTPStatus.SERVICE_UNAVAILABLE
+                )
+                self.send_response(status)
+                self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                """Say nothing: probes come every few seconds."""
+
+        try:
+            self._server = ThreadingHTTPServer((host, int(port)), Handler)
+        except OSError as error:
+            raise ConfigError(f"{address}: cannot be listened on: {error.strerror}") from None
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name=f"http-{port}", daemon=True)
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        """Serve, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,151 @@
+"""What is kept of each kind that is watched: only what plans are made from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from kmm.api.metadata import PREFIX
+from kmm.contract import Kind
+from kmm.core import names
+from kmm.core.loader_daemonset import DAEMON_SET
+from kmm.core.placement import Node, node_of
+from kmm.core.view import DaemonSet
+
+MODULE = Kind(api_version="kmm.sigs.x-k8s.io/v1beta1", kind="Module", plural="modules")
+HELD_BY_THE_GO_OPERATOR = f"{PREFIX}node-labeler"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedObject:
+    """An object of a Module's. `owner`: its controller's uid, empty where it has none."""
+
+    owner: str
+    daemon_set: DaemonSet | None = None
+    manifest: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PodFacts:
+    """A pod of ours. `owner`: the uid of its DaemonSet or task; `manifest`: of a task's pod, for its renderer."""
+
+    owner: str
+    module: str
+    role: str
+    node: str
+    ready: bool
+    deleting: bool
+    held: bool
+    waiting_reason: str = ""
+    waiting_message: str = ""
+    manifest: Mapping[str, Any] | None = None
+
+
+def path_of(kind: Kind, namespace: str = "", name: str = "") -> str:
+    """Return the path of a kind, in a namespace or in all, or of one object."""
+    root = f"/apis/{kind.api_version}" if "/" in kind.api_version else f"/api/{kind.api_version}"
+    return root + (f"/namespaces/{namespace}" if namespace else "") + f"/{kind.plural}" + (f"/{name}" if name else "")
+
+
+def trim_node(body: Mapping[str, Any]) -> Node:
+    """Return what placement asks of a node; strings that many nodes share are kept once."""
+    node = node_of(body)
+    labels = {sys.intern(key): sys.intern(value) for key, value in node.labels.items()}
+    return replace(
+        node,
+        labels=labels,
+        kernel=sys.intern(node.kernel),
+        architecture=sys.intern(node.architecture),
+        os_image=sys.intern(node.os_image),
+    )
+
+
+def trim_module(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a Module without what nobody reads."""
+    meta = body["metadata"]
+    kept = {key: meta[key] for key in ("name", "namespace", "uid", "generation", "deletionTimestamp") if key in meta}
+    return {
+        "apiVersion": MODULE.api_version,
+        "kind": MODULE.kind,
+        "metadata": kept,
+        "spec": body.get("spec"),
+        "status": body.get("status") or {},
+    }
+
+
+def trim_namespace(body: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return a namespace's labels."""
+    return dict(body["metadata"].get("labels") or {})
+
+
+def trim_metadata(_: Mapping[str, Any]) -> None:
+    """Keep nothing but that it is there, and its version."""
+
+
+def trim_daemon_set(body: Mapping[str, Any]) -> OwnedObject:
+    """Return a DaemonSet as plans see it."""
+    meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    return OwnedObject(
+        _controller(meta),
+        DaemonSet(
+            kind=DAEMON_SET,
+            name=meta["name"],
+            uid=meta["uid"],
+            generation=meta.get("generation", 1),
+            created=meta.get("creationTimestamp") or "",
+            deleting="deletionTimestamp" in meta,
+            labels={**template_labels, **labels},
+            annotations={key: value for key, value in annotations.items() if key.startswith(PREFIX)},
+            role=labels.get(names.ROLE) or template_labels.get(names.ROLE, ""),
+            selector=(spec.get("selector") or {}).get("matchLabels") or {},
+            # Only what we did not render is compared field by field.
+            spec=None if names.APPLIED_GENERATION in annotations else spec,
+            scheduled=status.get("currentNumberScheduled", 0),
+            ready=status.get("numberReady", 0),
+            available=status.get("numberAvailable", 0),
+        ),
+    )
+
+
+def trim_task(body: Mapping[str, Any]) -> OwnedObject:
+    """Return a task's object: its renderer may read all of it."""
+    meta = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    return OwnedObject(_controller(meta), manifest={**body, "metadata": meta})
+
+
+def trim_pod(body: Mapping[str, Any]) -> PodFacts:
+    """Return what is used of a pod."""
+    meta, status = body["metadata"], body.get("status") or {}
+    labels = meta.get("labels") or {}
+    waiting: Mapping[str, Any] = {}
+    for each in status.get("containerStatuses") or ():
+        said = (each.get("state") or {}).get("waiting") or {}
+        if said.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
+            waiting = said
+            break
+    conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or ()}
+    # A node that is cut off has its pods' Ready taken away, and nothing else: our watches may tell that before they
+    # tell of the node, and its labels must stay. Only a pod with gates of its own can differ otherwise.
+    gated = bool((body.get("spec") or {}).get("readinessGates"))
+    is_ready = conditions.get("Ready") == "True" or (not gated and conditions.get("ContainersReady") == "True")
+    role = labels.get(names.ROLE, "")
+    return PodFacts(
+        owner=_controller(meta),
+        module=labels.get(names.MODULE_NAME, ""),
+        role=sys.intern(role),
+        node=sys.intern((body.get("spec") or {}).get("nodeName") or ""),
+        ready=is_ready,
+        deleting="deletionTimestamp" in meta,
+        held=HELD_BY_THE_GO_OPERATOR in (meta.get("finalizers") or ()),
+        waiting_reason=waiting.get("reason") or "",
+        waiting_message=waiting.get("message") or "",
+        manifest=None if role else {"metadata": {"name": meta["name"], "labels": labels}, "status": status},
+    )
+
+
+def _controller(meta: Mapping[str, Any]) -> str:
+    return next((each["uid"] for each in meta.get("ownerReferences") or () if each.get("controller")), "")

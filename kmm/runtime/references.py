@@ -1,0 +1,173 @@
+"""The ConfigMaps and Secrets that Modules refer to: watched by their metadata, read by name when they changed.
+
+Of a Secret only names of keys and digests are kept, never a value.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from kmm.api.module import KernelMapping, ModuleLoaderContainer
+from kmm.contract import Kind
+from kmm.core import names
+from kmm.core.view import SecretFacts, Subject
+from kmm.runtime.kinds import path_of, trim_metadata
+from kmm.runtime.store import Item, Store
+from kmm.runtime.transport import NotFound, Transport
+from kmm.runtime.watch import Source, Watch
+
+CONFIG_MAP = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
+SECRET = Kind(api_version="v1", kind="Secret", plural="secrets")
+_NAMESPACES = 20  # with more of them, one watch of all is cheaper
+_DOCKERFILE = ("dockerfile", "Dockerfile")
+_EVERYWHERE = ""
+
+
+class References:
+    """Follows what Modules refer to. `changed` hears the namespace of each change."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        lock: threading.RLock,
+        changed: Callable[[str], None],
+        failed: Callable[[str, Exception], None],
+    ) -> None:
+        self._transport, self._lock, self._changed, self._failed = transport, lock, changed, failed
+        self._watches: dict[tuple[Kind, str], Watch[None]] = {}
+        self._wanted: dict[str, set[tuple[Kind, str]]] = {}
+        self._contents: dict[tuple[Kind, str, str], tuple[int, Any]] = {}
+
+    def follow(self, subject: Subject) -> bool:
+        """Follow what a Module refers to; return whether all of it has been listed."""
+        wanted = {(kind, subject.ref.namespace) for kind, _ in referred(subject)}
+        with self._lock:
+            if wanted:
+                self._wanted[subject.uid] = wanted
+            else:
+                self._wanted.pop(subject.uid, None)
+            self._adjust()
+            return all(self._watch_of(*each).store.synced.is_set() for each in wanted)
+
+    def forget(self, uid: str) -> None:
+        """Follow no longer what a Module refers to that is gone."""
+        with self._lock:
+            if self._wanted.pop(uid, None):
+                self._adjust()
+
+    def read(self, subject: Subject) -> tuple[dict[str, tuple[str, str]], dict[str, SecretFacts]]:
+        """Return the Dockerfiles, each with its key, and what may be known of the Secrets, by name.
+
+        Raises:
+            ApiError, Unreachable: one of them cannot be read.
+        """
+        dockerfiles: dict[str, tuple[str, str]] = {}
+        secrets: dict[str, SecretFacts] = {}
+        for kind, name in referred(subject):
+            found = self._content(kind, subject.ref.namespace, name)
+            if found is None:
+                continue
+            if kind == SECRET:
+                secrets[name] = found
+            else:
+                dockerfiles[name] = found
+        return dockerfiles, secrets
+
+    def unsynced(self) -> list[str]:
+        """Return what has not been listed yet."""
+        with self._lock:
+            return [
+                f"{kind.plural} in {namespace or 'all namespaces'}"
+                for (kind, namespace), watch in self._watches.items()
+                if not watch.store.synced.is_set()
+            ]
+
+    def stop(self) -> None:
+        """Follow nothing any more."""
+        with self._lock:
+            for watch in self._watches.values():
+                watch.stop()
+
+    def _heard(self, before: Item[None] | None, after: Item[None] | None) -> None:
+        for each in {each.namespace for each in (before, after) if each}:
+            self._changed(each)
+
+    def _content(self, kind: Kind, namespace: str, name: str) -> Any:
+        item = self._watch_of(kind, namespace).store.get(namespace, name)
+        key = (kind, namespace, name)
+        if item is None:
+            self._contents.pop(key, None)
+            return None
+        known = self._contents.get(key)
+        if known is None or known[0] != item.version:
+            try:
+                data = self._transport.ask("GET", path_of(kind, namespace, name)).read().get("data") or {}
+            except NotFound:
+                return None
+            known = (item.version, facts(data) if kind == SECRET else _dockerfile(data))
+            self._contents[key] = known
+        return known[1]
+
+    def _watch_of(self, kind: Kind, namespace: str) -> Watch[None]:
+        return self._watches.get((kind, _EVERYWHERE)) or self._watches[kind, namespace]
+
+    def _adjust(self) -> None:
+        """Start the watches that are missing, stop those that nobody wants."""
+        every: set[tuple[Kind, str]] = {each for wanted in self._wanted.values() for each in wanted}
+        for kind in {kind for kind, _ in every}:
+            if len({namespace for each, namespace in every if each == kind}) > _NAMESPACES:
+                every = {each for each in every if each[0] != kind} | {(kind, _EVERYWHERE)}
+        for kind, namespace in every - self._watches.keys():
+            store: Store[None] = Store(self._lock)
+            store.heard.append(self._heard)
+            source = Source(path=path_of(kind, namespace), trim=trim_metadata, metadata_only=True)
+            watch = self._watches[kind, namespace] = Watch(self._transport, source, store, self._failed)
+            watch.start()
+        for key in self._watches.keys() - every:
+            self._watches.pop(key).stop()
+
+
+def referred(subject: Subject) -> Iterator[tuple[Kind, str]]:
+    """Yield what builds and signatures of a Module need, each once."""
+    loader = subject.spec.module_loader if subject.spec else None
+    container = loader.container if loader else None
+    if container is None:
+        return
+    parts: tuple[ModuleLoaderContainer | KernelMapping, ...] = (container, *container.kernel_mappings)
+    found: dict[tuple[Kind, str | None], None] = {}
+    for part in parts:
+        if part.build:
+            found[CONFIG_MAP, part.build.dockerfile_config_map.name] = None
+            found |= {(SECRET, each.name): None for each in part.build.secrets}
+        if part.sign:
+            found |= {(SECRET, each.name): None for each in (part.sign.cert_secret, part.sign.key_secret) if each}
+    yield from ((kind, name) for kind, name in found if name)
+
+
+def facts(data: Mapping[str, str]) -> SecretFacts:
+    """Return what may be known of a Secret."""
+    return SecretFacts(
+        keys=tuple(sorted(data)), digest=names.digest(data), certificate=_fingerprint(data.get("cert"))
+    )
+
+
+def _fingerprint(encoded: str | None) -> str:
+    """Return the sha256 of a certificate, DER or PEM, or an empty text."""
+    if not encoded:
+        return ""
+    try:
+        der = base64.b64decode(encoded)
+        if der.lstrip().startswith(b"-----BEGIN"):
+            der = ssl.PEM_cert_to_DER_cert(der.decode().strip())
+    except ValueError:
+        return ""
+    return hashlib.sha256(der).hexdigest()
+
+
+def _dockerfile(data: Mapping[str, str]) -> tuple[str, str] | None:
+    return next(((key, data[key]) for key in _DOCKERFILE if key in data), None)

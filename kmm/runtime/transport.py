@@ -1,0 +1,224 @@
+"""Requests to the API server. The official client is used as transport only: configuration, tokens, TLS, proxies.
+
+Its typed models cost 50 times the memory and time of raw JSON, so none of them is imported.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import urllib3
+from kubernetes.client.api_client import ApiClient
+from kubernetes.client.configuration import Configuration
+from kubernetes.config import incluster_config, kube_config
+from kubernetes.config.config_exception import ConfigException
+
+from kmm.errors import ConfigError, KmmError
+
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+READ_TIMEOUT_S = 30.0
+WRITE_TIMEOUT_S = 4.0  # less than what is left of a lease that was just renewed
+_CONNECT_S = 3.0
+_LONGEST = 500
+
+
+class ApiError(KmmError):
+    """The API server said no. `code`: HTTP's; `retry_after_s`: when it wants to be asked again."""
+
+    def __init__(self, code: int, reason: str, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.code, self.reason, self.retry_after_s = code, reason, retry_after_s
+
+
+class NotFound(ApiError):
+    """What was asked for is not there."""
+
+
+class Conflict(ApiError):
+    """Somebody else was first: look again, then decide again."""
+
+
+class AlreadyExists(ApiError):
+    """An object of that name is there."""
+
+
+class Expired(ApiError):
+    """What a watch or a page goes on from is forgotten: list again."""
+
+
+class Unreachable(KmmError):
+    """There was no answer: what was asked for may have been done or not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A good answer: its bytes, and what comes with it."""
+
+    status: int
+    body: bytes
+
+    def read(self) -> Any:
+        """Return the JSON value."""
+        return msgspec.json.decode(self.body)
+
+
+class Transport:
+    """Asks one API server. `guard` is called before each write and raises where none may be made."""
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self.guard: Callable[[], None] = lambda: None
+        self.sent: Callable[[str, str], None] = lambda _method, _path: None
+
+    @property
+    def host(self) -> str:
+        """Where the API server is."""
+        return str(self._client.configuration.host)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        media_type: str = JSON,
+        *,
+        query: Mapping[str, str] | None = None,
+        accept: str = JSON,
+        timeout_s: float | None = None,
+        guarded: bool = True,
+    ) -> Answer:
+        """Ask once.
+
+        Raises:
+            ApiError: the server said no (NotFound, Conflict, AlreadyExists, Expired among them).
+            Unreachable: it did not answer in time.
+        """
+        writes = method != "GET"
+        if writes and guarded:
+            self.guard()
+        self.sent(method, path)
+        timeout_s = timeout_s or (WRITE_TIMEOUT_S if writes else READ_TIMEOUT_S)
+        data = None if body is None else msgspec.json.encode(body)
+        response = self._send(method, path, query, {"Accept": accept, "Content-Type": media_type}, data, timeout_s)
+        try:
+            content = response.data
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"{method} {path}: {_told(error)}") from error
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise refusal(response.status, content, response.headers.get("Retry-After"))
+        return Answer(response.status, content)
+
+    def open(self, path: str, query: Mapping[str, str], *, accept: str, timeout_s: float) -> urllib3.HTTPResponse:
+        """Open a watch: the response to read from. `timeout_s`: the longest silence. Raises as `ask`."""
+        self.sent("WATCH", path)
+        response = self._send("GET", path, query, {"Accept": accept}, None, timeout_s)
+        if response.status >= HTTPStatus.BAD_REQUEST:
+            raise refusal(response.status, response.data, response.headers.get("Retry-After"))
+        return response
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        timeout_s: float,
+    ) -> urllib3.HTTPResponse:
+        _, url, sent, _, _ = self._client.param_serialize(
+            method, path, query_params=list((query or {}).items()), auth_settings=["BearerToken"]
+        )
+        try:
+            response = self._client.rest_client.pool_manager.request(
+                method,
+                url,
+                body=data,
+                headers={**sent, **headers},
+                timeout=urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"{method} {path}: {_told(error)}") from error
+        return cast("urllib3.HTTPResponse", response)
+
+
+def connect(kubeconfig: Path | None, *, connections: int = 32) -> Transport:
+    """Return a transport for a kubeconfig (else `$KUBECONFIG`), or for the cluster that this runs in.
+
+    Raises:
+        ConfigError: neither can be used.
+    """
+    configuration = Configuration()
+    try:
+        if kubeconfig is None and os.environ.get(incluster_config.SERVICE_HOST_ENV_NAME):
+            incluster_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+        else:
+            kube_config.load_kube_config(  # type: ignore[no-untyped-call]
+                config_file=str(kubeconfig) if kubeconfig else None, client_configuration=configuration
+            )
+    except (ConfigException, OSError) as error:
+        where = kubeconfig or "the kubeconfig"
+        raise ConfigError(f"{where}: cannot be used to reach a cluster: {str(error)[:_LONGEST]}") from None
+    configuration.retries = False
+    configuration.connection_pool_maxsize = connections
+    client = ApiClient(configuration)
+    client.user_agent = "kmm"
+    return Transport(client)
+
+
+_UNAPPLIED = "rejected our request due to an error in our request"
+
+
+def refusal(status: int, content: bytes, retry_after: str | None) -> ApiError:
+    """Return an answer that is none as the error that says what happens next."""
+    try:
+        said = msgspec.json.decode(content, type=_Status)
+    except msgspec.MsgspecError:
+        said = _Status(message=content[:_LONGEST].decode(errors="replace"))
+    kind = {HTTPStatus.NOT_FOUND: NotFound, HTTPStatus.GONE: Expired}.get(HTTPStatus(status), ApiError)
+    # A JSON patch whose `test` fails is answered with 422 and no cause: somebody else was first.
+    if status == HTTPStatus.CONFLICT:
+        kind = AlreadyExists if said.reason == "AlreadyExists" else Conflict
+    elif (
+        status == HTTPStatus.UNPROCESSABLE_ENTITY
+        and said.details is None
+        and "due to an error in our request" in said.message
+    ):
+        kind = Conflict
+    message = said.message[:_LONGEST] or f"HTTP status {status}"
+    return kind(status, said.reason, message, _seconds(retry_after))
+
+
+class _Status(msgspec.Struct):
+    message: str = ""
+    reason: str = ""
+    details: dict[str, Any] | None = None
+
+
+def _seconds(said: str | None) -> float | None:
+    """Return what `Retry-After` says, a number or a date, as seconds from now."""
+    if not said:
+        return None
+    if said.isdecimal():
+        return float(said)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _told(error: Exception) -> str:
+    text = str(getattr(error, "reason", None) or error)
+    return text[:_LONGEST]

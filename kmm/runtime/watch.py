@@ -1,0 +1,215 @@
+"""One kind of object, followed: listed in pages, then watched, resumed, and listed again where that is not possible.
+
+A thread each. Events are read together: a wake-up for each would cost more than what it brings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import urllib3
+
+from kmm.errors import KmmError
+from kmm.runtime.store import Item, Store
+from kmm.runtime.transport import JSON, ApiError, Expired, Transport, Unreachable, refusal
+
+V = TypeVar("V")
+PAGE = 250
+SILENCE_S = 120.0
+_COALESCE_S = 0.05
+_LONGEST_BACK_OFF_S = 30.0
+PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source(Generic[V]):
+    """What to follow. `trim`: from an object to what is kept of it; `metadata_only`: no more is asked for."""
+
+    path: str
+    trim: Callable[[Mapping[str, Any]], V]
+    selector: str = ""
+    metadata_only: bool = False
+
+    @property
+    def plural(self) -> str:
+        """The kind, as logs and metrics call it."""
+        return self.path.rpartition("/")[2]
+
+
+class _Meta(msgspec.Struct):
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resourceVersion: str = ""  # noqa: N815
+
+
+class _Object(msgspec.Struct):
+    metadata: _Meta
+
+
+class _ListMeta(msgspec.Struct):
+    resourceVersion: str = ""  # noqa: N815
+    token: str = msgspec.field(default="", name="continue")
+
+
+class _List(msgspec.Struct):
+    metadata: _ListMeta
+    items: list[dict[str, Any]] = []
+
+
+class _Event(msgspec.Struct):
+    type: str
+    object: msgspec.Raw
+
+
+_LINE = msgspec.json.Decoder(_Event)
+_LIST = msgspec.json.Decoder(_List)
+_OBJECT = msgspec.json.Decoder(_Object)
+
+
+class Watch(Generic[V]):
+    """Keeps a store like the cluster. `failed` hears of what goes wrong; `done` of each event, for metrics."""
+
+    def __init__(
+        self, transport: Transport, source: Source[V], store: Store[V], failed: Callable[[str, Exception], None]
+    ) -> None:
+        self.source, self.store = source, store
+        self._transport, self._failed = transport, failed
+        self._stopping = threading.Event()
+        self._response: urllib3.HTTPResponse | None = None
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name=f"watch-{source.plural}", daemon=True)
+
+    def start(self) -> None:
+        """Follow, in a thread of its own."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; a read that blocks ends at once."""
+        self._stopping.set()
+        with self._lock:
+            if self._response is not None:
+                with contextlib.suppress(OSError, ValueError):  # it may have ended by itself
+                    self._response.shutdown()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread."""
+        self._thread.join(timeout_s)
+
+    def item(self, body: Mapping[str, Any]) -> Item[V]:
+        """Return an object as it is kept."""
+        return item_of(body, self.source.trim)
+
+    def _run(self) -> None:
+        version, failures = "", 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            try:
+                if not version:
+                    version = self._list()
+                for reached in self._follow(version):
+                    version, failures = reached, 0
+            except Expired as error:
+                self._failed(self.source.plural, error)
+                version = ""
+            except (KmmError, urllib3.exceptions.HTTPError, msgspec.MsgspecError, OSError, ValueError) as error:
+                if self._stopping.is_set():
+                    return
+                if not isinstance(error, (ApiError, Unreachable)) and time.monotonic() - began > 1:
+                    failures = 0  # it went well for a while
+                failures += 1
+                self._failed(self.source.plural, error)
+                least_s = getattr(error, "retry_after_s", None) or 0
+                delay_s = min(0.1 * 2 ** min(failures - 1, 12), _LONGEST_BACK_OFF_S) * random.uniform(0.5, 1)  # noqa: S311
+                self._stopping.wait(max(delay_s, least_s))
+
+    def _list(self) -> str:
+        """Read all pages; return the version to watch from."""
+        query = {"limit": str(PAGE)} | ({"labelSelector": self.source.selector} if self.source.selector else {})
+        uids: set[str] = set()
+        while True:
+            accept = PARTIAL_LIST if self.source.metadata_only else JSON
+            answer = self._transport.ask("GET", self.source.path, query=query, accept=accept)
+            page = _LIST.decode(answer.body)
+            for body in page.items:
+                item = self.item(body)
+                uids.add(item.uid)
+                self.store.put(item)
+            if self._stopping.is_set():
+                return ""
+            if not page.metadata.token:
+                break
+            query = {**query, "continue": page.metadata.token}
+        self.store.keep_only(uids, int(page.metadata.resourceVersion))
+        self.store.synced.set()
+        return page.metadata.resourceVersion
+
+    def _follow(self, version: str) -> Iterator[str]:
+        """Watch from a version; yield how far it is, until the server ends it."""
+        query = {
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(random.randint(240, 360)),  # noqa: S311 -- so that not all end at once
+        }
+        if self.source.selector:
+            query["labelSelector"] = self.source.selector
+        accept = PARTIAL if self.source.metadata_only else JSON
+        response = self._transport.open(self.source.path, query, accept=accept, timeout_s=SILENCE_S)
+        with self._lock:
+            self._response = response
+        try:
+            if self._stopping.is_set():
+                return
+            left = b""
+            while chunk := response.read1():
+                lines = (left + chunk).split(b"\n")
+                left = lines.pop()
+                for line in lines:
+                    if line:
+                        version = self._hear(line) or version
+                yield version
+                if lines:
+                    # What comes within a moment is read together.
+                    self._stopping.wait(_COALESCE_S)
+        except urllib3.exceptions.ReadTimeoutError:
+            yield version  # silence is no fault: resume
+        finally:
+            with self._lock:
+                self._response = None
+            response.close()
+
+    def _hear(self, line: bytes) -> str:
+        event = _LINE.decode(line)
+        if event.type == "ERROR":
+            said = msgspec.json.decode(event.object)
+            raise refusal(int(said.get("code") or 500), bytes(event.object), None)
+        if event.type == "BOOKMARK":
+            return _OBJECT.decode(event.object).metadata.resourceVersion
+        if event.type == "DELETED":
+            meta = _OBJECT.decode(event.object).metadata
+            self.store.drop(meta.namespace, meta.name, meta.uid)
+            return meta.resourceVersion
+        item = self.item(msgspec.json.decode(event.object))
+        self.store.put(item)
+        return str(item.version)
+
+
+def item_of(body: Mapping[str, Any], trim: Callable[[Mapping[str, Any]], V]) -> Item[V]:
+    """Return an object as it is kept."""
+    meta = body["metadata"]
+    return Item(
+        namespace=meta.get("namespace", ""),
+        name=meta["name"],
+        uid=meta["uid"],
+        version=int(meta["resourceVersion"]),
+        value=trim(body),
+    )

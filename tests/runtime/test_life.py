@@ -1,0 +1,417 @@
+"""The operator's rules, end to end on the embedded cluster."""
+
+from __future__ import annotations
+
+import pytest
+from apiserver.client import eventually
+from apiserver.samples import a_module, core, modules
+from runtime.conftest import NAMESPACE
+
+from kmm.embedded.program import Exit, idle
+
+P = "kmm.node.kubernetes.io/"
+DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
+
+
+def mapping(**more):
+    return {
+        "container": {
+            "modprobe": {"moduleName": "m"},
+            "kernelMappings": [{"regexp": ".*", "containerImage": "registry.example.com/m:1"}],
+            **more,
+        }
+    }
+
+
+@pytest.fixture
+def there(world):
+    """A world with a Module that is loaded everywhere."""
+
+    def make(*, nodes=3, kernels=2, module=None, **options):
+        found = world(nodes=nodes, kernels=kernels, **options)
+        found.operator()
+        answer = found.api.post(modules(NAMESPACE), module or a_module())
+        assert answer.code == 201, answer.body
+        eventually(found.ready, "the Module is ready")
+        return found
+
+    return make
+
+
+def test_a_module_comes_to_be_loaded_everywhere(there):
+    world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
+    assert set(world.loaders()) == {"6.0.0", "6.1.0"}
+    for node in ("n0", "n1", "n2"):
+        eventually(
+            lambda node=node: (
+                world.labels(node)
+                >= {f"{NAMESPACE}.m.ready", "m.ready", f"{NAMESPACE}.m.device-plugin-ready", "m.device-plugin-ready"}
+            )
+        )
+    status = world.module()["status"]
+    assert status["moduleLoader"] == {"nodesMatchingSelectorNumber": 3, "desiredNumber": 3, "availableNumber": 3}
+    assert status["devicePlugin"]["availableNumber"] == 3
+    assert [(each["kernelVersion"], each["nodes"], each["reason"]) for each in status["kernels"]] == [
+        ("6.0.0", 2, "Loaded"),
+        ("6.1.0", 1, "Loaded"),
+    ]
+    assert status["observedGeneration"] == 1
+
+
+def test_a_quiet_reconcile_asks_for_nothing(there):
+    world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
+    world.quiet()
+    before = len(world.cluster.log)
+    app = world.apps[0]
+    for number in range(3):
+        app.controller.queue.add(("NodeKernel", "", f"n{number}"), 0)
+    app.controller.queue.add(("Module", NAMESPACE, "m"))
+    # A heartbeat: what changes of a node is nothing that we use.
+    conditions = world.api.get("/api/v1/nodes/n0").body["status"]["conditions"]
+    conditions[0]["lastHeartbeatTime"] = "2026-01-01T00:00:00Z"
+    assert world.api.patch("/api/v1/nodes/n0/status", {"status": {"conditions": conditions}}).code == 200
+    world.quiet()
+    assert not world.asked(before)
+
+
+def test_few_requests_bring_a_module_to_be_ready(world):
+    found = world(nodes=6, kernels=3)
+    found.operator()
+    found.quiet()
+    before = len(found.cluster.log)
+    found.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(found.ready)
+    found.quiet()
+    asked = found.asked(before)
+    print("from creation to ready:", dict(asked))
+    assert asked["create", "daemonsets"] == 4
+    assert asked["create", "events"] + asked["patch", "events"] <= 2
+    assert asked["patch", "nodes"] <= 2 * 6
+    assert set(asked) <= {
+        ("create", "daemonsets"), ("patch", "modules"), ("patch", "nodes"), ("create", "events"), ("patch", "events"),
+    }  # fmt: skip
+
+
+def test_a_node_that_comes_back_with_another_kernel_gets_its_loader(there):
+    world = there()
+    world.cluster.change_kernel("n0", "6.9.0")
+    eventually(lambda: "6.9.0" in world.loaders())
+    eventually(lambda: world.loaders()["6.9.0"]["status"].get("numberAvailable") == 1)
+    node = world.api.get("/api/v1/nodes/n0").body["metadata"]["labels"]
+    assert node[f"{P}kernel-version.full"] == "6.9.0"
+    eventually(lambda: f"{NAMESPACE}.m.ready" in world.labels("n0"))
+    world.cluster.change_kernel("n2", "6.9.0")
+    eventually(lambda: set(world.loaders()) == {"6.1.0", "6.9.0"}, "nobody runs 6.0.0 any more")
+
+
+def test_nodes_join_leave_and_are_relabelled(there):
+    world = there()
+    world.cluster.add_node("late", "6.1.0", labels={"a": "b"})
+    eventually(lambda: f"{NAMESPACE}.m.ready" in world.labels("late"))
+    world.api.patch("/api/v1/nodes/late", {"metadata": {"labels": {"a": "c"}}})
+    eventually(lambda: world.labels("late") == {"kernel-version.full"}, "it is not targeted any more")
+    world.api.delete("/api/v1/nodes/n1")
+    eventually(lambda: set(world.loaders()) == {"6.0.0"}, "6.1.0 runs on no targeted node")
+    eventually(lambda: world.module()["status"]["moduleLoader"]["availableNumber"] == 2)
+
+
+def test_a_cordoned_node_keeps_its_driver(there):
+    world = there()
+    world.api.patch("/api/v1/nodes/n1", {"spec": {"unschedulable": True}})
+    eventually(lambda: "taints" in world.api.get("/api/v1/nodes/n1").body["spec"])
+    world.quiet()
+    assert f"{NAMESPACE}.m.ready" in world.labels("n1")
+    assert set(world.loaders()) == {"6.0.0", "6.1.0"}
+
+
+def test_a_node_that_is_cut_off_keeps_its_labels(there):
+    world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(lambda: f"{NAMESPACE}.m.device-plugin-ready" in world.labels("n1"))
+    before = world.labels("n1")
+    world.cluster.reach("n1", reachable=False)
+    eventually(lambda: "taints" in world.api.get("/api/v1/nodes/n1").body["spec"])
+    world.quiet()
+    assert world.labels("n1") == before
+    world.cluster.reach("n1", reachable=True)
+    world.quiet()
+    assert world.labels("n1") == before
+
+
+def test_a_taint_that_is_not_tolerated_takes_the_driver_away(there):
+    world = there()
+    world.api.patch("/api/v1/nodes/n1", {"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}})
+    eventually(lambda: set(world.loaders()) == {"6.0.0"})
+    tolerations = [{"key": "k", "operator": "Exists"}]
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"tolerations": tolerations}})
+    eventually(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"})
+
+
+def test_a_module_that_changes_is_followed(there):
+    world = there()
+    uids = {kernel: each["metadata"]["uid"] for kernel, each in world.loaders().items()}
+    changed = mapping()
+    changed["container"]["kernelMappings"] = [
+        {"literal": "6.0.0", "containerImage": "registry.example.com/m:2"},
+        {"literal": "6.1.0", "containerImage": "registry.example.com/m:1"},
+    ]
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": changed}})
+
+    def image(kernel):
+        return world.loaders()[kernel]["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    eventually(lambda: image("6.0.0") == "registry.example.com/m:2")
+    assert image("6.1.0") == "registry.example.com/m:1"
+    assert {kernel: each["metadata"]["uid"] for kernel, each in world.loaders().items()} == uids, (
+        "patched, not made anew"
+    )
+    eventually(lambda: world.module()["status"]["observedGeneration"] == 2)
+    changed["container"]["kernelMappings"].pop()
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": changed}})
+    eventually(lambda: set(world.loaders()) == {"6.0.0"}, "6.1.0 lost its mapping")
+    eventually(lambda: "NoMapping" in {each["reason"] for each in world.module()["status"]["kernels"]})
+
+
+def test_a_module_that_is_deleted_leaves_nothing(there):
+    world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
+    world.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: not world.sets())
+    eventually(lambda: not world.api.get(core(NAMESPACE, "pods")).body["items"])
+    for node in ("n0", "n1", "n2"):
+        eventually(lambda node=node: world.labels(node) == {"kernel-version.full"})
+    world.quiet()
+
+
+def test_a_module_of_the_same_name_is_another_one(there):
+    world = there()
+    first = world.module()["metadata"]["uid"]
+    world.api.delete(f"{modules(NAMESPACE)}/m")
+    world.api.post(modules(NAMESPACE), a_module())
+    eventually(
+        lambda: (
+            {each["metadata"]["ownerReferences"][0]["uid"] for each in world.sets()}
+            == {world.module()["metadata"]["uid"]}
+        )
+    )
+    assert world.module()["metadata"]["uid"] != first
+    eventually(world.ready)
+    eventually(lambda: all(f"{NAMESPACE}.m.ready" in world.labels(node) for node in ("n0", "n1", "n2")))
+
+
+def test_the_device_plugin_comes_after_the_driver_and_goes_while_it_unloads(world):
+    hold = {}
+
+    def program(run):
+        if run.hook == "postStart":
+            hold["load"].wait(30)
+            return Exit()
+        if run.hook == "preStop":
+            hold["unloading"].set()
+            hold["unload"].wait(30)
+            return Exit()
+        return idle(run)
+
+    import threading  # noqa: PLC0415
+
+    hold |= {name: threading.Event() for name in ("load", "unloading", "unload")}
+    found = world(nodes=1, kernels=1, program=program)
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(lambda: len(found.sets()) == 2)
+
+    def plugin_pods():
+        selector = f"{P}role=device-plugin"
+        return found.api.get(core(NAMESPACE, "pods"), labelSelector=selector).body["items"]
+
+    found.quiet()
+    assert not plugin_pods(), "not before it is loaded"
+    hold["load"].set()
+    eventually(plugin_pods)
+    eventually(found.ready)
+    found.api.patch("/api/v1/nodes/n0", {"metadata": {"labels": {"a": "c"}}})
+    assert hold["unloading"].wait(30)
+    eventually(lambda: f"{NAMESPACE}.m.ready" not in found.labels("n0"), "at once")
+    eventually(lambda: not [each for each in plugin_pods() if "deletionTimestamp" not in each["metadata"]])
+    assert found.api.get(core(NAMESPACE, "pods"), labelSelector=f"{P}role=module-loader").body["items"], (
+        "it unloads yet"
+    )
+    hold["unload"].set()
+    eventually(lambda: not found.api.get(core(NAMESPACE, "pods")).body["items"])
+
+
+def test_two_modules_share_a_node(there):
+    world = there()
+    world.api.post(modules(NAMESPACE), a_module("other"))
+    eventually(lambda: world.ready("other"))
+    eventually(lambda: world.labels("n0") >= {f"{NAMESPACE}.m.ready", f"{NAMESPACE}.other.ready"})
+    world.api.delete(f"{modules(NAMESPACE)}/other")
+    eventually(lambda: f"{NAMESPACE}.other.ready" not in world.labels("n0"))
+    assert f"{NAMESPACE}.m.ready" in world.labels("n0")
+
+
+def test_what_somebody_edits_is_brought_back(there):
+    world = there()
+    name = world.loaders()["6.0.0"]["metadata"]["name"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{name}"
+    patch = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil.example.com/x:1"}]
+    assert world.api.patch(path, patch, "json").code == 200
+
+    def image():
+        return world.api.get(path).body["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    eventually(lambda: image() == "registry.example.com/m:1")
+    eventually(
+        lambda: "DriftReverted" in {each["reason"] for each in world.api.get(core(NAMESPACE, "events")).body["items"]}
+    )
+    world.quiet()
+
+
+def test_what_somebody_deletes_is_made_again(there):
+    world = there()
+    for each in world.sets():
+        world.api.delete(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{each['metadata']['name']}")
+    eventually(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"})
+    eventually(world.ready)
+
+
+def test_a_strangers_object_of_our_name_is_not_touched(there):
+    world = there()
+    mine = world.loaders()["6.0.0"]
+    name = mine["metadata"]["name"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+    stranger = {
+        "metadata": {"name": name},
+        "spec": {
+            "selector": {"matchLabels": {"x": "y"}},
+            "template": {
+                "metadata": {"labels": {"x": "y"}},
+                "spec": {"nodeSelector": {"none": "x"}, "containers": [{"name": "c", "image": "c"}]},
+            },
+        },
+    }
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"selector": {"none": "x"}}})
+    eventually(lambda: not world.sets())
+    made = world.api.post(path, stranger)
+    assert made.code == 201, made.body
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"selector": {"none": None, "a": "b"}}})
+    eventually(lambda: "NameTaken" in {each["reason"] for each in world.module()["status"]["kernels"]})
+    assert world.api.get(f"{path}/{name}").body["metadata"]["uid"] == made.body["metadata"]["uid"]
+    assert "6.1.0" in world.loaders(), "the other kernel goes on"
+    world.api.delete(f"{path}/{name}")
+    eventually(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}, "and it is looked at again")
+
+
+def test_namespaces_have_to_allow_privileged_pods(world):
+    found = world()
+    found.operator()
+    found.api.post("/api/v1/namespaces", {"metadata": {"name": "drivers"}})
+    eventually(lambda: found.api.get(f"{core('drivers', 'serviceaccounts')}/default").code == 200)
+    found.api.post(modules("drivers"), a_module())
+    eventually(lambda: found.condition("Ready", "m", "drivers").get("reason") == "NamespaceNotPrivileged")
+    assert not found.sets("drivers")
+    label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
+    found.api.patch("/api/v1/namespaces/drivers", label)
+    eventually(lambda: found.ready("m", "drivers"))
+    spec = found.loaders("drivers")["6.0.0"]["spec"]["template"]["spec"]
+    assert "serviceAccountName" not in spec, "that namespace's own default"
+
+
+def test_in_our_namespace_our_service_accounts_are_used(there):
+    world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
+    accounts = {each["spec"]["template"]["spec"]["serviceAccountName"] for each in world.sets()}
+    assert accounts == {"kmm-operator-module-loader", "kmm-operator-device-plugin"}
+
+
+def test_why_a_load_fails_is_said_and_forgotten_when_it_works(world):
+    broken = {"key": True}
+
+    async def program(run):
+        if run.hook == "postStart" and broken["key"]:
+            return Exit(code=1, output="modprobe: ERROR: could not insert 'm': Required key not available\n")
+        return await idle(run)
+
+    found = world(nodes=1, kernels=1, program=program)
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module())
+    eventually(
+        lambda: [each["reason"] for each in found.module().get("status", {}).get("kernels", ())] == ["KeyRejected"]
+    )
+    said = found.module()["status"]["kernels"][0]["message"]
+    assert "enrol its certificate" in said
+    eventually(
+        lambda: "KeyRejected" in {each["reason"] for each in found.api.get(core(NAMESPACE, "events")).body["items"]}
+    )
+    assert found.labels("n0") == {"kernel-version.full"}
+    broken["key"] = False
+    eventually(found.ready)
+
+
+def test_a_module_that_is_wrong_is_told_so_and_keeps_what_runs(there):
+    world = there()
+    wrong = mapping()
+    wrong["container"]["kernelMappings"] = [{"regexp": "(", "containerImage": "registry.example.com/m:1"}]
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": wrong}})
+    eventually(lambda: world.condition().get("reason") not in ("AllReady", None))
+    world.quiet()
+    assert set(world.loaders()) == {"6.0.0", "6.1.0"}
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": mapping()}})
+    eventually(world.ready)
+
+
+def test_labels_that_name_no_module_go(world):
+    found = world()
+    stale = {f"{P}gone.m.ready": "", f"{P}m.device-plugin-ready": "", f"{P}version-module.gone.m": "1"}
+    found.api.patch("/api/v1/nodes/n0", {"metadata": {"labels": stale}})
+    found.operator()
+    eventually(lambda: found.labels("n0") == {"kernel-version.full", "version-module.gone.m"})
+
+
+def test_an_image_to_be_built_is_asked_for_first(world):
+    """No registry plugin yet: unknown, so that nothing starts, and the condition says so."""
+    found = world()
+    found.operator()
+    found.api.post(core(NAMESPACE, "configmaps"), {"metadata": {"name": "d"}, "data": {"dockerfile": "FROM scratch"}})
+    built = mapping(build={"dockerfileConfigMap": {"name": "d"}})
+    found.api.post(modules(NAMESPACE), a_module(moduleLoader=built))
+    eventually(
+        lambda: (
+            {each["reason"] for each in found.module().get("status", {}).get("kernels", ())}
+            == {"RegistryUnavailable"}
+        )
+    )
+    assert not found.sets()
+
+
+def test_the_go_operators_daemonsets_are_taken_over_without_reloading(world):
+    found = world(nodes=2, kernels=1)
+    app = found.operator()
+    found.api.post(modules(NAMESPACE), a_module())
+    eventually(found.ready)
+    ours = found.loaders()["6.0.0"]
+    app.stop()
+    # As the Go operator leaves it: another name, its annotations none of ours, its finalizer on the pods.
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+    theirs = {
+        "metadata": {
+            "generateName": "m-",
+            "labels": ours["metadata"]["labels"],
+            "ownerReferences": ours["metadata"]["ownerReferences"],
+        },
+        "spec": ours["spec"],
+    }
+    theirs["spec"]["template"]["metadata"]["finalizers"] = [f"{P}node-labeler"]
+    found.api.delete(f"{path}/{ours['metadata']['name']}", {"propagationPolicy": "Background"})
+    eventually(lambda: not found.api.get(core(NAMESPACE, "pods")).body["items"])
+    made = found.api.post(path, theirs)
+    assert made.code == 201, made.body
+    eventually(lambda: found.api.get(f"{path}/{made.name}").body["status"].get("numberAvailable") == 2)
+    pods = {each["metadata"]["uid"] for each in found.api.get(core(NAMESPACE, "pods")).body["items"]}
+    found.operator()
+    eventually(
+        lambda: f"{P}last-hash" in found.api.get(f"{path}/{made.name}").body["metadata"].get("annotations", {})
+    )
+    found.quiet()
+    assert [each["metadata"]["name"] for each in found.sets()] == [made.name]
+    if found.api.get(f"{path}/{made.name}").body["metadata"]["generation"] == 1:
+        assert {each["metadata"]["uid"] for each in found.api.get(core(NAMESPACE, "pods")).body["items"]} == pods
+    found.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: not found.api.get(core(NAMESPACE, "pods")).body["items"], "their finalizer does not hold them")
