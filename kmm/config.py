@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kmm.api.manifest import ManifestError, documents, read_limited
-from kmm.api.schema import Items, Part, Text, free, load, part, schema, text, texts
+from kmm.api.schema import Items, Number, Part, Text, free, load, number, part, schema, text, texts
 from kmm.contract import Settings, nearest
 from kmm.errors import ConfigError
 
@@ -54,6 +54,9 @@ class Config:
     device_plugin: str | None = text("The device-plugin renderer of Modules that name none", default="daemonset")
     metrics_address: str = text("Where metrics are served", default="127.0.0.1:8080")
     health_address: str = text("Where health is served", default=":8081")
+    lease_duration_seconds: int = number(
+        "After how many seconds without a word of it another operator leads, at least 3", default=15
+    )
     operator_namespace: str | None = None
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
@@ -118,7 +121,7 @@ def _leaves(what: type, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]
     for key, field in schema(what).by_key.items():
         if isinstance(field, Part) and isinstance(field.what, type):
             yield from _leaves(field.what, (*path, key))
-        elif isinstance(field, Items | Text):
+        elif isinstance(field, Items | Text | Number):
             yield (*path, key)
 
 
@@ -150,4 +153,4 @@ def _add_variables(raw: dict[str, Any], environ: Mapping[str, str]) -> None:
             branch[part_] = dict(below or {})
             branch = branch[part_]
         words = [word.strip() for word in value.split(",") if word.strip()]
-        branch[key] = words if known[name] in _lists() else value
+        branch[key] = words if known[name] in _lists() else int(value) if value.isdecimal() else value

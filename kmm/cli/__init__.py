@@ -131,6 +131,29 @@ def _crds(
     raise typer.Exit(crds(output, kinds or []))
 
 
+_manifests = typer.Typer(help="Print what a cluster needs beside the definitions.", no_args_is_help=True)
+app.add_typer(_manifests, name="manifests")
+
+
+@_manifests.callback()
+def _all_manifests() -> None:
+    """Print what a cluster needs beside the definitions."""
+
+
+@_manifests.command("rbac")
+def _rbac(
+    namespace: Annotated[
+        str, typer.Option("--namespace", "-n", help="The namespace that the operator runs in.")
+    ] = "openshift-kmm",
+    output: Annotated[str, typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
+    config: ConfigOption = None,
+) -> None:
+    """Print the operator's service accounts, and the rights that it needs and no more."""
+    from kmm.cli.manifests import rbac
+
+    raise typer.Exit(rbac(namespace, output, catalog_of(config)))
+
+
 def main() -> None:
     """Run the command line: what goes wrong is one line on standard error, never a traceback."""
     for stream in (sys.stdout, sys.stderr):

@@ -52,7 +52,8 @@ class App:
     def __init__(
         self, config: Config, catalog: Catalog, transport: Transport, options: Options | None = None
     ) -> None:
-        options = options or Options()
+        options = options or Options(terms=Terms.lasting(max(3, config.lease_duration_seconds)))
+        transport.write_timeout_s = options.terms.write_s
         self._options = options
         self._config, self._catalog, self.transport = config, catalog, transport
         self.ended = threading.Event()

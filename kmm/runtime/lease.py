@@ -29,11 +29,18 @@ class NotLeader(KmmError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """Durations. A write's time-out and `renew_s` together are less than `duration_s`: 4 + 10 < 15."""
+    """Durations. A write's time-out (`write_s`) and `renew_s` together are less than `duration_s`: 4 + 10 < 15."""
 
     duration_s: float = 15
     renew_s: float = 10
     retry_s: float = 2
+    write_s: float = 4
+
+    @classmethod
+    def lasting(cls, duration_s: float) -> Terms:
+        """Return the same terms for another duration."""
+        part = duration_s / 15
+        return cls(duration_s=duration_s, renew_s=10 * part, retry_s=2 * part, write_s=4 * part)
 
 
 def boot_time_s() -> float:

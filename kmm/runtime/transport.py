@@ -77,6 +77,7 @@ class Transport:
 
     def __init__(self, client: ApiClient) -> None:
         self._client = client
+        self.write_timeout_s = WRITE_TIMEOUT_S
         self.guard: Callable[[], None] = lambda: None
         self.sent: Callable[[str, str], None] = lambda _method, _path: None
 
@@ -107,7 +108,7 @@ class Transport:
         if writes and guarded:
             self.guard()
         self.sent(method, path)
-        timeout_s = timeout_s or (WRITE_TIMEOUT_S if writes else READ_TIMEOUT_S)
+        timeout_s = timeout_s or (self.write_timeout_s if writes else READ_TIMEOUT_S)
         data = None if body is None else msgspec.json.encode(body)
         response = self._send(method, path, query, {"Accept": accept, "Content-Type": media_type}, data, timeout_s)
         try:
@@ -144,7 +145,7 @@ class Transport:
                 url,
                 body=data,
                 headers={**sent, **headers},
-                timeout=urllib3.Timeout(connect=min(_CONNECT_S, timeout_s), read=timeout_s),
+                timeout=urllib3.Timeout(total=timeout_s, connect=min(_CONNECT_S, timeout_s), read=timeout_s),
                 retries=False,
                 redirect=False,
                 preload_content=False,

@@ -52,7 +52,7 @@ SPECS = {"device-plugin-plain": {}, "device-plugin-everything": EVERYTHING}
 class Dumper(yaml.SafeDumper):
     """Nothing by reference."""
 
-    def ignore_aliases(self, data):  # noqa: ARG002
+    def ignore_aliases(self, data):
         return True
 
 
@@ -70,12 +70,12 @@ class Fake:
     owns: tuple[Kind, ...] = (OWNED,)
     requires: tuple[str, ...] = ()
 
-    def render(self, request):  # noqa: ARG002
+    def render(self, request):
         if isinstance(self.makes, Exception):
             raise self.makes
         return self.makes
 
-    def observe(self, objects, pods):  # noqa: ARG002
+    def observe(self, objects, pods):
         return Progress(state=State.PENDING)
 
 

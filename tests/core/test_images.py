@@ -76,7 +76,7 @@ class Fake:
         spec = {"request": dataclasses.asdict(request), "template": {"spec": pod}}
         return [{"apiVersion": "batch/v1", "kind": "Job", "spec": spec}] if self.makes is None else self.makes
 
-    def observe(self, objects, pods):  # noqa: ARG002
+    def observe(self, objects, pods):
         return Progress(state=State.PENDING)
 
 
@@ -87,7 +87,7 @@ class All(dict):
         super().__init__(others)
         self.answer = answer
 
-    def get(self, question, default=None):  # noqa: ARG002
+    def get(self, question, default=None):
         return super().get(question, self.answer)
 
 

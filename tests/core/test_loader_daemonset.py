@@ -63,7 +63,7 @@ NAMESPACES = {"loader-in-operator-namespace": "openshift-kmm"}
 class Dumper(yaml.SafeDumper):
     """Scripts as blocks, and nothing by reference."""
 
-    def ignore_aliases(self, data):  # noqa: ARG002
+    def ignore_aliases(self, data):
         return True
 
 
