@@ -82,4 +82,27 @@ def test_what_kubernetes_sets_for_services_is_not_ours(name):
 
 
 def test_every_key_that_a_variable_can_set_is_listed():
-    assert variables() == {"KMM_PLUGINS_ALLOW": ("plugins", "allow")}
+    assert variables() == {
+        "KMM_PLUGINS_ALLOW": ("plugins", "allow"),
+        "KMM_PRIVILEGED_NAMESPACES": ("privilegedNamespaces",),
+        "KMM_MAX_UNAVAILABLE": ("maxUnavailable",),
+        "KMM_BUILDER": ("builder",),
+        "KMM_SIGNER": ("signer",),
+        "KMM_DEVICE_PLUGIN": ("devicePlugin",),
+        "KMM_METRICS_ADDRESS": ("metricsAddress",),
+        "KMM_HEALTH_ADDRESS": ("healthAddress",),
+        "KMM_LEASE_DURATION_SECONDS": ("leaseDurationSeconds",),
+    }
+
+
+def test_variables_set_words_lists_and_numbers():
+    config = read_config(
+        {"KMM_BUILDER": "buildah", "KMM_PRIVILEGED_NAMESPACES": "a, b", "KMM_LEASE_DURATION_SECONDS": "30"}
+    )
+    assert (config.builder, config.privileged_namespaces, config.lease_duration_seconds) == (
+        "buildah",
+        ("a", "b"),
+        30,
+    )
+    with pytest.raises(ConfigError, match="leaseDurationSeconds"):
+        read_config({"KMM_LEASE_DURATION_SECONDS": "long"})

@@ -52,6 +52,7 @@ class Reason(StrEnum):
     NO_DEVICE_PLUGIN = "NoDevicePlugin"
     DRIFT_REVERTED = "DriftReverted"  # somebody edited an object of ours
     SELECTOR_CHANGED = "SelectorChanged"  # a DaemonSet with another selector is made anew: its driver is reloaded
+    WRITE_REFUSED = "WriteRefused"  # the API server will not have an object or a change of ours
     TAKEN_OVER = "TakenOver"  # an object of the Go operator's is now kept by this one
     BUILD_STARTED = "BuildStarted"
     SIGN_STARTED = "SignStarted"

@@ -607,7 +607,8 @@ def _listed(
 ) -> web.Response:
     if as_partial:
         kind = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
-        return _json({**kind, "metadata": meta, "items": [partial(each.read()) for each in records]})
+        # An empty one is null, as Kubernetes writes it.
+        return _json({**kind, "metadata": meta, "items": [partial(each.read()) for each in records] or None})
     bodies = [each.body for each in records]
     if not resource.custom:
         # Items of Kubernetes' own kinds do not say what they are; each body begins with that.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import queue
@@ -46,8 +47,10 @@ class Announcer:
 
     def stop(self, timeout_s: float) -> None:
         """Tell what waits, then stop."""
-        self._waiting.put(None)
-        self._thread.join(timeout_s)
+        with contextlib.suppress(queue.Full):
+            self._waiting.put(None, timeout=timeout_s)
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
 
     def _run(self) -> None:
         while (found := self._waiting.get()) is not None:
@@ -55,6 +58,8 @@ class Announcer:
                 self._make(*found)
             except KmmError as error:
                 _LOG.info("no event %s: %s", found[1].reason, error)
+            except Exception:  # an event is not worth this thread
+                _LOG.exception("no event %s", found[1].reason)
 
     def _make(self, subject: Subject, said: Announce) -> None:
         same = hashlib.sha256(f"{subject.uid}{said.reason}{said.message}".encode()).hexdigest()[:16]

@@ -66,9 +66,10 @@ class App:
         self._references = References(transport, self.cluster.lock, self._changed_in, self._watch_failed)
         self.controller = Controller(self.cluster, hands, self._references, self.metrics, options.pace)
         self.metrics.of(self.cluster)
-        stores = self.cluster.stores()
+        stores = self.cluster.stores().values()
         self._watches = [
-            Watch(transport, source, stores[source.plural], self._watch_failed) for source in self._sources()
+            Watch(transport, source, store, self._watch_failed)
+            for source, store in zip(self._sources(), stores, strict=True)
         ]
         namespace = config.operator_namespace or "openshift-kmm"
         identity = f"{socket.gethostname()}_{uuid.uuid4()}"
@@ -79,7 +80,7 @@ class App:
             transport.guard = self.elector.guard
         self._endpoints = [
             Endpoint(config.metrics_address, {"/metrics": lambda: (True, self.metrics.text())}),
-            Endpoint(config.health_address, {"/healthz": lambda: (True, b"ok\n"), "/readyz": self._ready}),
+            Endpoint(config.health_address, {"/healthz": self._alive, "/readyz": self._ready}),
         ]
 
     @property
@@ -125,7 +126,7 @@ class App:
         self.ended.set()
 
     def _sources(self) -> list[Source[Any]]:
-        ours = names.MODULE_NAME
+        ours, task = names.MODULE_NAME, names.JOB_TYPE
         return [
             Source(path=kinds.path_of(NODE), trim=kinds.trim_node),
             Source(path=kinds.path_of(kinds.MODULE), trim=kinds.trim_module),
@@ -133,10 +134,14 @@ class App:
             Source(path=kinds.path_of(DAEMON_SET), trim=kinds.trim_daemon_set, selector=ours),
             Source(path=kinds.path_of(POD), trim=kinds.trim_pod, selector=ours),
             *(
-                Source(path=kinds.path_of(kind), trim=kinds.trim_task, selector=f"{ours},{names.JOB_TYPE}")
+                Source(path=kinds.path_of(kind), trim=kinds.trim_task, selector=f"{ours},{task}", optional=True)
                 for kind in self.cluster.tasks
             ),
         ]
+
+    def _alive(self) -> tuple[bool, bytes]:
+        dead = [f"the watch of {each.source.plural} has ended" for each in self._watches if not each.is_alive()]
+        return not dead, ("\n".join(dead or ["ok"]) + "\n").encode()
 
     def _ready(self) -> tuple[bool, bytes]:
         unsynced = [*self.cluster.unsynced(), *self._references.unsynced()]

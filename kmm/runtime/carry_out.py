@@ -8,7 +8,9 @@ from typing import Any
 from kmm.contract import Kind, ModuleRef
 from kmm.core.actions import Action, Announce, Create, Delete, LabelNode, Probe, Release, Replace, SetStatus
 from kmm.core.loader_daemonset import DAEMON_SET
+from kmm.core.reasons import Reason
 from kmm.core.view import Question, Subject
+from kmm.errors import KmmError
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.kinds import (
     HELD_BY_THE_GO_OPERATOR,
@@ -47,8 +49,14 @@ class Hands:
     ) -> None:
         self._transport, self._cluster, self._ask, self._tell = transport, cluster, ask, tell
 
-    def carry_out(self, action: Action, subject: Subject | None) -> None:
-        """Do one thing.
+    def refused(self, subject: Subject, action: Action, error: KmmError) -> None:
+        """Tell that the API server will not have something."""
+        what = f"{type(action).__name__} {getattr(action, 'name', '')}".strip()
+        message = f"the API server refuses what is wanted ({what}): {error}"
+        self._tell(subject, Announce(reason=Reason.WRITE_REFUSED, message=message, warning=True))
+
+    def carry_out(self, action: Action, subject: Subject | None, seen: int = 0) -> None:
+        """Do one thing. `seen`: the version of the Module that was planned from.
 
         Raises:
             Conflict: somebody else was first: decide again.
@@ -71,7 +79,7 @@ class Hands:
             case Delete():
                 self._delete(action, subject.ref)
             case SetStatus():
-                self._set_status(action, subject)
+                self._set_status(action, subject, seen)
             case Probe():
                 self._ask(action.question, subject)
             case Announce():
@@ -136,12 +144,9 @@ class Hands:
         else:
             store.drop(module.namespace, action.name, action.uid)
 
-    def _set_status(self, action: SetStatus, subject: Subject) -> None:
-        known = self._cluster.modules.get(subject.ref.namespace, subject.ref.name)
-        if known is None or known.uid != subject.uid:
-            return
+    def _set_status(self, action: SetStatus, subject: Subject, seen: int) -> None:
         # Lists are replaced whole: only over the version that the plan was made from.
-        body = {"metadata": {"resourceVersion": str(known.version)}, "status": action.status}
+        body = {"metadata": {"resourceVersion": str(seen), "uid": subject.uid}, "status": action.status}
         path = path_of(MODULE, subject.ref.namespace, subject.ref.name) + "/status"
         try:
             answer = self._transport.ask("PATCH", path, body, MERGE_PATCH)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from kmm.admission import judge
-from kmm.api.module import KernelMapping, ModuleLoaderContainer
+from kmm.api.schema import at, items
 from kmm.catalog import Catalog
 from kmm.contract import Kind, ModuleRef, Progress, Renderer, State
 from kmm.core import names
@@ -43,12 +43,14 @@ class Cluster:
         self._answers: dict[Question, Answer] = {}
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
+        self._under_way: dict[str, int] = {}
         # What strangers' plugins offer, by name: they must not hold all workers.
         self._strangers: dict[str, str] = {}
         for plugin in catalog.plugins:
             offers: list[Renderer[Any]] = [*plugin.builders, *plugin.signers, *plugin.device_plugins]
             if plugin.distribution not in OWN_DISTRIBUTIONS:
                 self._strangers |= {offer.name: plugin.distribution for offer in offers}
+                self._strangers |= {driver.name: plugin.distribution for driver in plugin.drivers}
 
     def stores(self) -> dict[str, Store[Any]]:
         """Return every store by the plural of its kind."""
@@ -58,15 +60,26 @@ class Cluster:
             "namespaces": self.namespaces,
             "daemonsets": self.daemon_sets,
             "pods": self.pods,
-            **{kind.plural: store for kind, store in self.tasks.items()},
+            **{f"{kind.plural}.{kind.api_version}": store for kind, store in self.tasks.items()},
         }
 
     def unsynced(self) -> list[str]:
         """Return the kinds whose watch has not listed once."""
         return [plural for plural, store in self.stores().items() if not store.synced.is_set()]
 
+    def known(self, namespace: str, name: str) -> Subject | None:
+        """Return a Module as it was judged last, or None where that has not been done for what it is now."""
+        item = self.modules.get(namespace, name)
+        found = self._subjects.get(item.uid) if item else None
+        if item is None or found is None:
+            return None
+        return found if found.generation == item.value["metadata"].get("generation", 1) else None
+
     def subject(self, namespace: str, name: str) -> Subject | None:
-        """Return a Module as plans see it, or None where it is gone. It is judged once a generation."""
+        """Return a Module as plans see it, or None where it is gone.
+
+        It is judged once a generation, which asks plugins: never under the lock.
+        """
         item = self.modules.get(namespace, name)
         if item is None:
             return None
@@ -86,32 +99,42 @@ class Cluster:
             self._subjects[item.uid] = known
         return known
 
-    def provider(self, subject: Subject) -> str:
-        """Return the distribution, not ours, whose plugin renders for a Module; empty where all are ours."""
-        spec = subject.spec
-        container = spec.module_loader.container if spec and spec.module_loader else None
+    def provider(self, namespace: str, name: str) -> str:
+        """Return the distribution, not ours, whose plugin works for a Module; empty where all are ours.
+
+        By what the user wrote: it is asked before the Module is judged.
+        """
+        item = self.modules.get(namespace, name)
+        if item is None or not self._strangers:
+            return ""
+        spec = item.value["spec"]
+        container = at(spec, "moduleLoader", "container")
+        parts = (container, *items(container, "kernelMappings"))
         asked = {
-            spec.device_plugin.renderer if spec and spec.device_plugin else None,
-            *(part.build.builder for part in _parts(container) if part.build),
-            *(part.sign.signer for part in _parts(container) if part.sign),
-            self.operator.device_plugin if spec and spec.device_plugin else None,
-            self.operator.builder,
-            self.operator.signer,
+            at(spec, "driver"),
+            at(spec, "devicePlugin", "renderer") or (at(spec, "devicePlugin") and self.operator.device_plugin),
+            *(at(part, "build", "builder") or (at(part, "build") and self.operator.builder) for part in parts),
+            *(at(part, "sign", "signer") or (at(part, "sign") and self.operator.signer) for part in parts),
         }
-        return next((self._strangers[name] for name in sorted(filter(None, asked)) if name in self._strangers), "")
+        return next((found for each, found in self._strangers.items() if each in asked), "")
 
     def forget(self, uid: str) -> None:
         """Drop what was kept for a Module that is gone."""
         self._subjects.pop(uid, None)
         self._taken.pop(uid, None)
+        self._under_way.pop(uid, None)
 
     def targeting(self, *nodes: Node) -> Iterator[tuple[str, str]]:
-        """Yield the Modules that target one of these nodes."""
+        """Yield the Modules that target one of these nodes, or may."""
         for item in self.modules.items():
-            subject = self.subject(item.namespace, item.name)
-            spec = subject.spec if subject else None
-            if spec is not None and any(is_targeted(spec, node) for node in nodes):
+            subject = self.known(*item.key)
+            if subject is None or (subject.spec and any(is_targeted(subject.spec, node) for node in nodes)):
                 yield item.key
+
+    def selected(self) -> frozenset[str]:
+        """Return the labels of nodes that Modules select by."""
+        found = [self.known(*item.key) for item in self.modules.items()]
+        return frozenset(key for each in found if each and each.spec for key in each.spec.selector)
 
     def view(
         self,
@@ -125,14 +148,17 @@ class Cluster:
             module = self.modules.get(subject.ref.namespace, subject.ref.name)
             namespace = self.namespaces.get("", subject.ref.namespace)
             owned = [item for item in self.daemon_sets.by("owner", subject.uid) if item.value.daemon_set]
+            # Of the others their DaemonSet's status says enough.
             pods = [
                 self._pod(pod, daemon_set, subject.uid)
                 for daemon_set in owned
                 for pod in self.pods.by("owner", daemon_set.uid)
+                if pod.value.waiting_reason
             ]
-            tasks = tuple(self._tasks(subject))
             kernels = self.kernels()
-            slots = self._slots - (self._running() if self.tasks else 0)
+        tasks = tuple(self._tasks(subject))  # asks plugins: not under the lock
+        self._under_way[subject.uid] = sum(task.finished_at_s is None for task in tasks)
+        slots = self._slots - sum(self._under_way.values())
         return View(
             targets=by_kernel({k: each for k, each in targeted(subject.spec, nodes).items() if k})
             if subject.spec
@@ -163,6 +189,9 @@ class Cluster:
                 daemon_set = self.daemon_sets.by_uid(pod.value.owner)
                 if daemon_set is not None:
                     pods.append(self._pod(pod, daemon_set, daemon_set.value.owner))
+                elif pod.value.held and pod.value.deleting:
+                    # Its DaemonSet has gone before it: it is still to be released.
+                    pods.append(self._pod(pod, None, ""))
             modules = {ModuleRef(namespace=each.namespace, name=each.name): each.uid for each in self.modules.items()}
             return item.value, pods, modules, self.kernels()
 
@@ -198,8 +227,8 @@ class Cluster:
             self._answers = learn(self._answers, question, answer)
 
     @staticmethod
-    def _pod(pod: Item[PodFacts], daemon_set: Item[OwnedObject], module_uid: str) -> Pod:
-        facts, owner = pod.value, daemon_set.value.daemon_set
+    def _pod(pod: Item[PodFacts], daemon_set: Item[OwnedObject] | None, module_uid: str) -> Pod:
+        facts, owner = pod.value, daemon_set.value.daemon_set if daemon_set else None
         return Pod(
             name=pod.name,
             uid=pod.uid,
@@ -214,11 +243,6 @@ class Cluster:
             waiting_reason=facts.waiting_reason,
             waiting_message=facts.waiting_message,
         )
-
-    def _running(self) -> int:
-        """Return how many builds and signatures are under way in the whole cluster."""
-        found = [self.subject(*item.key) for item in self.modules.items()]
-        return sum(task.finished_at_s is None for each in found if each for task in self._tasks(each))
 
     def _tasks(self, subject: Subject) -> Iterator[Task]:
         """Yield the attempts at builds and signatures of a Module, each with all its objects and pods observed."""
@@ -276,8 +300,7 @@ class Cluster:
             return Progress(state=State.RUNNING, message=f"{able[0].name} cannot read it: {type(error).__name__}")
 
 
-def _parts(container: ModuleLoaderContainer | None) -> tuple[ModuleLoaderContainer | KernelMapping, ...]:
-    return (container, *container.kernel_mappings) if container else ()
+_OVER = (("Complete", "True"), ("Failed", "True"))
 
 
 def _finished_at_s(manifests: list[Any], pods: list[Any]) -> float | None:
@@ -289,10 +312,15 @@ def _finished_at_s(manifests: list[Any], pods: list[Any]) -> float | None:
         found += [
             each["lastTransitionTime"]
             for each in status.get("conditions") or ()
-            if each.get("status") == "True" and each.get("type") in ("Complete", "Failed")
+            if each.get("lastTransitionTime")
+            and each.get("status") == "True"
+            and each.get("type") in ("Complete", "Failed")
         ]
     for pod in pods:
         for each in (pod.get("status") or {}).get("containerStatuses") or ():
             ended = (each.get("state") or {}).get("terminated") or {}
             found += [ended["finishedAt"]] if ended.get("finishedAt") else []
-    return max((datetime.fromisoformat(each).timestamp() for each in found), default=None)
+    try:
+        return max((datetime.fromisoformat(each).timestamp() for each in found), default=None)
+    except (TypeError, ValueError):
+        return None

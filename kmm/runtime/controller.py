@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from kmm.api.metadata import PREFIX
@@ -25,7 +26,7 @@ from kmm.runtime.metrics import Metrics
 from kmm.runtime.queue import Queue
 from kmm.runtime.references import References
 from kmm.runtime.store import Item
-from kmm.runtime.transport import AlreadyExists, Conflict
+from kmm.runtime.transport import AlreadyExists, ApiError, Conflict
 
 Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
 MODULE, NODE = "Module", "NodeKernel"
@@ -97,8 +98,7 @@ class Controller:
 
     def _provider(self, key: Key) -> str:
         """Return whose plugin a Module works with, where it is somebody else's."""
-        subject = self._cluster.subject(key[1], key[2]) if key[0] == MODULE else None
-        return self._cluster.provider(subject) if subject else ""
+        return self._cluster.provider(key[1], key[2]) if key[0] == MODULE else ""
 
     # ── What wakes whom ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,7 +109,8 @@ class Controller:
         known = [each.value for each in (before, after) if each]
         if after:
             self._add(NODE, "", after.name)
-        old, new = (None if each is None else _placed(each.value) for each in (before, after))
+        selected = self._cluster.selected()
+        old, new = (None if each is None else _placed(each.value, selected) for each in (before, after))
         if old == new:
             return
         for key in self._cluster.targeting(*known):
@@ -147,6 +148,10 @@ class Controller:
             module = self._cluster.module(each.value.owner) if each else None
             if module:
                 self._add(MODULE, *module)
+        for each in (after,) if before is None and after else ():
+            for pod in self._cluster.pods.by("owner", each.uid):  # heard of before it
+                if pod.value.node:
+                    self._add(NODE, "", pod.value.node)
 
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
         for each in (before, after):
@@ -162,6 +167,9 @@ class Controller:
     # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _work(self) -> None:
+        # What is not seen yet may be there: nothing is planned before all has been listed.
+        while self._cluster.unsynced() and not self.queue.closed.wait(_UNSYNCED_S):
+            pass
         while (key := self.queue.take()) is not None:
             lane = _NODES if key[0] == NODE else _MODULES
             try:
@@ -169,7 +177,7 @@ class Controller:
                     self._reconcile(key)
                 self.queue.succeeded(key)
             except NotLeader:
-                return
+                self.queue.back_off(key, lane, least_s=1)  # it may be back in time; else the queue is closed
             except Conflict as error:
                 _LOG.debug("%s %s/%s: again: %s", *key, error)
                 self.queue.back_off(key, lane)
@@ -194,24 +202,23 @@ class Controller:
         if found is None:
             self._written.pop(key, None)
             return
-        if self._cluster.unsynced():
-            self.queue.add_after(key, _UNSYNCED_S, _NODES)
-            return
         plan = plan_node(*found)
         writes = any(isinstance(action, LabelNode) for action in plan.actions)
         if writes and self._too_soon(key, self._pace.node_every_s, _NODES):
             plan = Plan(actions=tuple(each for each in plan.actions if not isinstance(each, LabelNode)))
-        self._carry_out(key, plan, None)
+        self._carry_out(key, plan, None, 0)
 
     def _reconcile_module(self, key: Key, namespace: str, name: str) -> None:
         subject = self._cluster.subject(namespace, name)
         if subject is None:
             self._written.pop(key, None)
             return
-        if not self._references.follow(subject) or self._cluster.unsynced():
+        if not self._references.follow(subject):
             self.queue.add_after(key, _UNSYNCED_S, _MODULES)
             return
         dockerfiles, secrets = self._references.read(subject)
+        item = self._cluster.modules.get(namespace, name)
+        seen = item.version if item else 0
         view = self._cluster.view(subject, dockerfiles, secrets)
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
@@ -222,7 +229,7 @@ class Controller:
         if writes and self._too_soon(key, self._pace.status_every_s, _MODULES):
             kept = tuple(each for each in plan.actions if not _of_status(each))
             plan = Plan(actions=kept, wake_at_s=plan.wake_at_s)
-        self._carry_out(key, plan, subject)
+        self._carry_out(key, plan, subject, seen)
         if plan.wake_at_s is not None:
             self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
 
@@ -234,20 +241,26 @@ class Controller:
             return True
         return False
 
-    def _carry_out(self, key: Key, plan: Plan, subject: Subject | None) -> None:
-        """Do all that can be done: what fails for one kernel must not stop the others."""
+    def _carry_out(self, key: Key, plan: Plan, subject: Subject | None, seen: int) -> None:
+        """Do all that can be done: what fails for one kernel must not stop the others.
+
+        `seen`: the version of the Module that was planned from.
+        """
         failed: KmmError | None = None
-        for action in plan.actions:
-            if failed is not None and isinstance(action, SetStatus | Announce):
+        # The status first: it is what remembers that something was told.
+        for action in sorted(plan.actions, key=lambda each: isinstance(each, Announce) and each.with_status):
+            if failed is not None and isinstance(action, SetStatus | Announce) and not _is_refusal(failed):
                 continue  # it would tell what is not so
             try:
                 with self._metrics.action(type(action).__name__):
-                    self._hands.carry_out(action, subject)
+                    self._hands.carry_out(action, subject, seen)
             except NotLeader:
                 raise
             except AlreadyExists as error:
                 failed = Conflict(error.code, error.reason, str(error))
             except KmmError as error:
+                if subject is not None and _is_refusal(error):
+                    self._hands.refused(subject, action, error)
                 failed = error if failed is None or isinstance(failed, Conflict) else failed
             else:
                 if isinstance(action, SetStatus | LabelNode):
@@ -255,6 +268,16 @@ class Controller:
                 _log(action, key)
         if failed is not None:
             raise failed
+
+
+def _is_refusal(error: KmmError) -> bool:
+    """Whether the API server will not have it, however often it is asked: a person has to know."""
+    return (
+        isinstance(error, ApiError)
+        and not isinstance(error, Conflict)
+        and HTTPStatus.BAD_REQUEST <= error.code < HTTPStatus.INTERNAL_SERVER_ERROR
+        and error.code != HTTPStatus.TOO_MANY_REQUESTS
+    )
 
 
 def _of_status(action: Action) -> bool:
@@ -269,9 +292,9 @@ def _labels_of(namespace: str, name: str) -> set[str]:
     }
 
 
-def _placed(node: Node) -> tuple[Any, ...]:
-    """Return what of a node decides what Modules are planned: not the labels that we write."""
-    labels = {key: value for key, value in node.labels.items() if not key.startswith(PREFIX)}
+def _placed(node: Node, selected: Collection[str]) -> tuple[Any, ...]:
+    """Return what of a node decides what Modules are planned: of our own labels, those that Modules select by."""
+    labels = {key: value for key, value in node.labels.items() if not key.startswith(PREFIX) or key in selected}
     return (node.kernel, labels, node.taints, node.architecture)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -11,6 +13,24 @@ from typing import Any
 from kmm.errors import ConfigError
 
 Page = Callable[[], tuple[bool, bytes]]
+
+
+class _Server(ThreadingHTTPServer):
+    """Listens on IPv4 and IPv6 where no host is named; asks no name server who it is."""
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        host, port = address
+        self.address_family = (
+            socket.AF_INET6 if ":" in host or (not host and socket.has_dualstack_ipv6()) else socket.AF_INET
+        )
+        super().__init__((host, port), handler)
+
+    def server_bind(self) -> None:
+        """Bind the socket."""
+        if self.address_family == socket.AF_INET6 and not self.server_address[0]:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
 
 class Endpoint:
@@ -40,7 +60,7 @@ class Endpoint:
                 """Say nothing: probes come every few seconds."""
 
         try:
-            self._server = ThreadingHTTPServer((host, int(port)), Handler)
+            self._server = _Server((host.strip("[]"), int(port)), Handler)
         except OSError as error:
             raise ConfigError(f"{address}: cannot be listened on: {error.strerror}") from None
         self._server.daemon_threads = True
@@ -57,5 +77,6 @@ class Endpoint:
 
     def stop(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
+        if self._thread.ident is not None:  # else it would wait for a loop that never ran
+            self._server.shutdown()
         self._server.server_close()

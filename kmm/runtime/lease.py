@@ -97,16 +97,22 @@ class Elector:
         _LOG.info("attempting to acquire leader lease %s/%s", self._namespace, self._name)
         leading = False
         while not self._stopping.is_set():
-            try:
-                held = self._try()
-            except KmmError as error:
-                _LOG.warning("the lease %s/%s: %s", self._namespace, self._name, error)
-                held = False
+            held = False
+            # A renewal that comes after the deadline raises no dead: writes have been refused meanwhile.
+            over = leading and not self.is_leader()
+            if not over:
+                try:
+                    held = self._try()
+                except KmmError as error:
+                    _LOG.warning("the lease %s/%s: %s", self._namespace, self._name, error)
+                except Exception:  # whatever it is: without this thread nobody leads, and nobody would know
+                    _LOG.exception("the lease %s/%s", self._namespace, self._name)
             if held and not leading:
                 leading = True
                 _LOG.info("successfully acquired lease %s/%s", self._namespace, self._name)
                 self._won()
-            elif leading and not self.is_leader():
+            elif over or (leading and not self.is_leader()):
+                self._deadline = 0.0
                 _LOG.error("the lease %s/%s is lost", self._namespace, self._name)
                 self._lost()
                 return
@@ -143,8 +149,8 @@ class Elector:
             spec |= {"acquireTime": now, "leaseTransitions": (old.get("leaseTransitions") or 0) + 1}
         try:
             answer = self._transport.ask("PUT", self._path(), {**body, "spec": {**old, **spec}}, guarded=False)
-        except Conflict:
-            self._held = None  # somebody wrote it: look again
+        except (Conflict, NotFound):
+            self._held = None  # somebody wrote it, or deleted it: look again
             return False
         return self._hold(answer.read(), began)
 
@@ -152,7 +158,10 @@ class Elector:
         body["metadata"].pop("managedFields", None)
         self._held = body
         # Counted from before the request: the server may have written it at once.
-        self._deadline = began + self._terms.renew_s
+        deadline = began + self._terms.renew_s
+        if self._deadline and boot_time_s() >= self._deadline:
+            return False  # it came too late
+        self._deadline = deadline
         return True
 
     def _path(self) -> str:

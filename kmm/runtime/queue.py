@@ -33,7 +33,7 @@ class Queue(Generic[K]):
         self._lane: dict[K, int] = {}
         self._failures: dict[K, int] = {}
         self._count = 0
-        self._closed = False
+        self.closed = threading.Event()
 
     def add(self, key: K, lane: int = 1) -> None:
         """Ask for attention as soon as possible."""
@@ -64,7 +64,7 @@ class Queue(Generic[K]):
         """Wait for a key and take it; None once the queue is closed. It is to be given back with `done`."""
         with self._changed:
             while True:
-                if self._closed:
+                if self.closed.is_set():
                     return None
                 now = time.monotonic()
                 while self._later and self._later[0][0] <= now:
@@ -125,5 +125,5 @@ class Queue(Generic[K]):
     def close(self) -> None:
         """Let every worker that waits, and every later one, get None."""
         with self._changed:
-            self._closed = True
+            self.closed.set()
             self._changed.notify_all()

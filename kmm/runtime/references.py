@@ -18,7 +18,7 @@ from kmm.core import names
 from kmm.core.view import SecretFacts, Subject
 from kmm.runtime.kinds import path_of, trim_metadata
 from kmm.runtime.store import Item, Store
-from kmm.runtime.transport import NotFound, Transport
+from kmm.runtime.transport import NotFound, Transport, Unreachable
 from kmm.runtime.watch import Source, Watch
 
 CONFIG_MAP = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
@@ -98,7 +98,11 @@ class References:
             self._changed(each)
 
     def _content(self, kind: Kind, namespace: str, name: str) -> Any:
-        item = self._watch_of(kind, namespace).store.get(namespace, name)
+        with self._lock:
+            watch = self._watches.get((kind, _EVERYWHERE)) or self._watches.get((kind, namespace))
+        if watch is None or not watch.store.synced.is_set():
+            raise Unreachable(f"the {kind.plural} of {namespace} are not listed yet")
+        item = watch.store.get(namespace, name)
         key = (kind, namespace, name)
         if item is None:
             self._contents.pop(key, None)

@@ -6,6 +6,8 @@ ignored, and a deletion leaves a tombstone by uid. So a plan is never made from 
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 V = TypeVar("V")
 _TOMBSTONES = 4_096
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +50,7 @@ class Store(Generic[V]):
         self._by_uid: dict[str, Item[V]] = {}
         self._indexes = indexes
         self._found: dict[str, dict[str, dict[str, Item[V]]]] = {name: {} for name in indexes}
-        self._gone: dict[str, None] = {}
+        self._gone: dict[str, float] = {}
         self.heard: list[Heard] = []
         self.synced = threading.Event()
 
@@ -56,11 +59,13 @@ class Store(Generic[V]):
 
     def get(self, namespace: str, name: str) -> Item[V] | None:
         """Return an object, or None."""
-        return self._items.get((namespace, name))
+        with self._lock:
+            return self._items.get((namespace, name))
 
     def by_uid(self, uid: str) -> Item[V] | None:
         """Return an object, or None."""
-        return self._by_uid.get(uid)
+        with self._lock:
+            return self._by_uid.get(uid)
 
     def by(self, index: str, value: str) -> list[Item[V]]:
         """Return the objects that an index finds."""
@@ -81,7 +86,9 @@ class Store(Generic[V]):
         """Learn how an object is, by a watch, a list or the answer to a write."""
         with self._lock:
             before = self._items.get(item.key)
-            if item.uid in self._gone or (before and before.uid == item.uid and before.version >= item.version):
+            if item.version <= self._gone.get(item.uid, -1) or (
+                before and before.uid == item.uid and before.version >= item.version
+            ):
                 return
             if before and before.uid != item.uid and before.version > item.version:
                 return  # an older object of the same name
@@ -89,10 +96,10 @@ class Store(Generic[V]):
             if before is None or before.uid != item.uid or before.value != item.value:
                 self._tell(before, item)
 
-    def drop(self, namespace: str, name: str, uid: str) -> None:
-        """Learn that an object is gone."""
+    def drop(self, namespace: str, name: str, uid: str, version: float = math.inf) -> None:
+        """Learn that an object is gone: for ever, or out of what is watched, of which a later version may tell."""
         with self._lock:
-            self._gone[uid] = None
+            self._gone[uid] = max(version, self._gone.pop(uid, -1))
             while len(self._gone) > _TOMBSTONES:
                 del self._gone[next(iter(self._gone))]
             before = self._items.get((namespace, name))
@@ -104,7 +111,7 @@ class Store(Generic[V]):
         """Learn from a whole list, as of a version, that all else is gone."""
         with self._lock:
             for item in [each for each in self._items.values() if each.uid not in uids and each.version <= version]:
-                self.drop(item.namespace, item.name, item.uid)
+                self.drop(item.namespace, item.name, item.uid, version)
 
     def _set(self, before: Item[V] | None, item: Item[V] | None) -> None:
         for old in (before,) if before else ():
@@ -124,4 +131,7 @@ class Store(Generic[V]):
 
     def _tell(self, before: Item[V] | None, after: Item[V] | None) -> None:
         for heard in self.heard:
-            heard(before, after)
+            try:
+                heard(before, after)
+            except Exception:  # one that stumbles must not keep the others from hearing
+                _LOG.exception("a change was not heard")

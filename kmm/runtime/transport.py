@@ -30,6 +30,7 @@ READ_TIMEOUT_S = 30.0
 WRITE_TIMEOUT_S = 4.0  # less than what is left of a lease that was just renewed
 _CONNECT_S = 3.0
 _LONGEST = 500
+_RETRY_AFTER_S = 60.0  # nobody keeps us away for longer
 
 
 class ApiError(KmmError):
@@ -68,8 +69,15 @@ class Answer:
     body: bytes
 
     def read(self) -> Any:
-        """Return the JSON value."""
-        return msgspec.json.decode(self.body)
+        """Return the JSON value.
+
+        Raises:
+            Unreachable: it is none: something between us and the API server has answered.
+        """
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"the answer is no JSON: {error}") from error
 
 
 class Transport:
@@ -105,12 +113,12 @@ class Transport:
             Unreachable: it did not answer in time.
         """
         writes = method != "GET"
-        if writes and guarded:
-            self.guard()
         self.sent(method, path)
         timeout_s = timeout_s or (self.write_timeout_s if writes else READ_TIMEOUT_S)
         data = None if body is None else msgspec.json.encode(body)
-        response = self._send(method, path, query, {"Accept": accept, "Content-Type": media_type}, data, timeout_s)
+        response = self._send(
+            method, path, query, {"Accept": accept, "Content-Type": media_type}, data, timeout_s, writes and guarded
+        )
         try:
             content = response.data
         except urllib3.exceptions.HTTPError as error:
@@ -122,7 +130,7 @@ class Transport:
     def open(self, path: str, query: Mapping[str, str], *, accept: str, timeout_s: float) -> urllib3.HTTPResponse:
         """Open a watch: the response to read from. `timeout_s`: the longest silence. Raises as `ask`."""
         self.sent("WATCH", path)
-        response = self._send("GET", path, query, {"Accept": accept}, None, timeout_s)
+        response = self._send("GET", path, query, {"Accept": accept}, None, timeout_s, silence=True)
         if response.status >= HTTPStatus.BAD_REQUEST:
             raise refusal(response.status, response.data, response.headers.get("Retry-After"))
         return response
@@ -135,17 +143,28 @@ class Transport:
         headers: Mapping[str, str],
         data: bytes | None,
         timeout_s: float,
+        guarded: bool = False,
+        *,
+        silence: bool = False,
     ) -> urllib3.HTTPResponse:
-        _, url, sent, _, _ = self._client.param_serialize(
-            method, path, query_params=list((query or {}).items()), auth_settings=["BearerToken"]
-        )
+        """Send, and return the response to read from. `silence`: the time-out is of each read, not of all."""
+        try:
+            _, url, sent, _, _ = self._client.param_serialize(
+                method, path, query_params=list((query or {}).items()), auth_settings=["BearerToken"]
+            )
+        except Exception as error:  # a token that cannot be read, a credential plugin that fails
+            raise Unreachable(f"{method} {path}: no credentials: {_told(error)}") from error
+        if guarded:
+            self.guard()  # last: getting a token may have taken its time
         try:
             response = self._client.rest_client.pool_manager.request(
                 method,
                 url,
                 body=data,
                 headers={**sent, **headers},
-                timeout=urllib3.Timeout(total=timeout_s, connect=min(_CONNECT_S, timeout_s), read=timeout_s),
+                timeout=urllib3.Timeout(
+                    total=None if silence else timeout_s, connect=min(_CONNECT_S, timeout_s), read=timeout_s
+                ),
                 retries=False,
                 redirect=False,
                 preload_content=False,
@@ -188,7 +207,8 @@ def refusal(status: int, content: bytes, retry_after: str | None) -> ApiError:
         said = msgspec.json.decode(content, type=_Status)
     except msgspec.MsgspecError:
         said = _Status(message=content[:_LONGEST].decode(errors="replace"))
-    kind = {HTTPStatus.NOT_FOUND: NotFound, HTTPStatus.GONE: Expired}.get(HTTPStatus(status), ApiError)
+    kinds: dict[int, type[ApiError]] = {HTTPStatus.NOT_FOUND: NotFound, HTTPStatus.GONE: Expired}
+    kind = kinds.get(status, ApiError)
     # A JSON patch whose `test` fails is answered with 422 and no cause: somebody else was first.
     if status == HTTPStatus.CONFLICT:
         kind = AlreadyExists if said.reason == "AlreadyExists" else Conflict
@@ -213,9 +233,9 @@ def _seconds(said: str | None) -> float | None:
     if not said:
         return None
     if said.isdecimal():
-        return float(said)
+        return min(float(said[:9]), _RETRY_AFTER_S)
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time())
+        return min(max(0.0, email.utils.parsedate_to_datetime(said).timestamp() - time.time()), _RETRY_AFTER_S)
     except ValueError:
         return None
 

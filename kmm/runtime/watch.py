@@ -6,6 +6,7 @@ A thread each. Events are read together: a wake-up for each would cost more than
 from __future__ import annotations
 
 import contextlib
+import logging
 import random
 import threading
 import time
@@ -16,14 +17,16 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import urllib3
 
-from kmm.errors import KmmError
 from kmm.runtime.store import Item, Store
-from kmm.runtime.transport import JSON, ApiError, Expired, Transport, Unreachable, refusal
+from kmm.runtime.transport import JSON, ApiError, Expired, NotFound, Transport, Unreachable, refusal
 
 V = TypeVar("V")
 PAGE = 250
 SILENCE_S = 120.0
 _COALESCE_S = 0.05
+_SHORT_S = 0.5
+_ABSENT_S = 60.0
+_LOG = logging.getLogger(__name__)
 _LONGEST_BACK_OFF_S = 30.0
 PARTIAL = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"
@@ -31,12 +34,17 @@ PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source(Generic[V]):
-    """What to follow. `trim`: from an object to what is kept of it; `metadata_only`: no more is asked for."""
+    """What to follow.
+
+    `trim`: from an object to what is kept of it; `metadata_only`: no more is asked for; `optional`: a cluster that
+    does not have the kind has none of it.
+    """
 
     path: str
     trim: Callable[[Mapping[str, Any]], V]
     selector: str = ""
     metadata_only: bool = False
+    optional: bool = False
 
     @property
     def plural(self) -> str:
@@ -62,7 +70,7 @@ class _ListMeta(msgspec.Struct):
 
 class _List(msgspec.Struct):
     metadata: _ListMeta
-    items: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] | None = None  # of metadata alone, an empty list is null
 
 
 class _Event(msgspec.Struct):
@@ -92,6 +100,10 @@ class Watch(Generic[V]):
         """Follow, in a thread of its own."""
         self._thread.start()
 
+    def is_alive(self) -> bool:
+        """Whether it follows, or has not begun to."""
+        return self._thread.ident is None or self._thread.is_alive()
+
     def stop(self) -> None:
         """Stop following; a read that blocks ends at once."""
         self._stopping.set()
@@ -109,22 +121,32 @@ class Watch(Generic[V]):
         return item_of(body, self.source.trim)
 
     def _run(self) -> None:
-        version, failures = "", 0
+        version, failures, expired = "", 0, False
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 if not version:
                     version = self._list()
                 for reached in self._follow(version):
-                    version, failures = reached, 0
-            except Expired as error:
-                self._failed(self.source.plural, error)
-                version = ""
-            except (KmmError, urllib3.exceptions.HTTPError, msgspec.MsgspecError, OSError, ValueError) as error:
+                    version, failures, expired = reached, 0, False
+                if time.monotonic() - began < _SHORT_S:
+                    self._stopping.wait(_SHORT_S)  # a server that ends every watch at once is not to be flooded
+            except Exception as error:  # without this thread nobody would hear of this kind again
                 if self._stopping.is_set():
                     return
-                if not isinstance(error, (ApiError, Unreachable)) and time.monotonic() - began > 1:
-                    failures = 0  # it went well for a while
+                if isinstance(error, Expired) and not expired:
+                    self._failed(self.source.plural, error)
+                    version, expired = "", True
+                    continue
+                if not isinstance(error, ApiError | Unreachable | urllib3.exceptions.HTTPError | OSError):
+                    _LOG.exception("watch of %s", self.source.plural)
+                    version = ""  # what could not be understood may be missing: begin anew
+                elif isinstance(error, Expired):
+                    version = ""
+                elif isinstance(error, NotFound) and self.source.optional:
+                    self.store.synced.set()
+                    self._stopping.wait(_ABSENT_S)
+                    continue
                 failures += 1
                 self._failed(self.source.plural, error)
                 least_s = getattr(error, "retry_after_s", None) or 0
@@ -139,7 +161,7 @@ class Watch(Generic[V]):
             accept = PARTIAL_LIST if self.source.metadata_only else JSON
             answer = self._transport.ask("GET", self.source.path, query=query, accept=accept)
             page = _LIST.decode(answer.body)
-            for body in page.items:
+            for body in page.items or ():
                 item = self.item(body)
                 uids.add(item.uid)
                 self.store.put(item)
@@ -196,7 +218,7 @@ class Watch(Generic[V]):
             return _OBJECT.decode(event.object).metadata.resourceVersion
         if event.type == "DELETED":
             meta = _OBJECT.decode(event.object).metadata
-            self.store.drop(meta.namespace, meta.name, meta.uid)
+            self.store.drop(meta.namespace, meta.name, meta.uid, int(meta.resourceVersion))
             return meta.resourceVersion
         item = self.item(msgspec.json.decode(event.object))
         self.store.put(item)

@@ -148,6 +148,9 @@ def test_metadata_can_be_had_alone(api, secrets):
     assert every["kind"] == "PartialObjectMetadataList"
     assert [each["metadata"]["name"] for each in every["items"]] == list("abcd")
     assert "type" not in every["items"][0]
+    none = api.get(secrets, accept=PARTIAL_LIST, labelSelector="nothing=here").body
+    assert none["items"] is None, "and not an empty list"
+    assert api.get(secrets, labelSelector="nothing=here").body["items"] == []
 
 
 def test_the_first_form_that_is_known_is_taken(api, secrets):

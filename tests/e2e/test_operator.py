@@ -1,0 +1,337 @@
+"""`kmm run` on a real control plane, as its own process, with the rights of `kmm manifests rbac` and no others."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from apiserver.client import Api, eventually
+from apiserver.conftest import register
+from apiserver.samples import a_module, core, modules
+from controlplane.controlplane import ControlPlane, Missing, binaries
+
+from kmm.api.crd import custom_resource_definition
+from kmm.api.kinds import KINDS
+from kmm.loader import load_catalog
+from kmm.runtime.rbac import OPERATOR, manifests
+
+pytestmark = pytest.mark.e2e
+
+NAMESPACE = "kmm-system"
+USER = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
+KMM = Path(sys.executable).parent / "kmm"
+DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
+ROLES = "/apis/rbac.authorization.k8s.io/v1"
+WHERE = {
+    "ServiceAccount": core(NAMESPACE, "serviceaccounts"),
+    "ClusterRole": f"{ROLES}/clusterroles",
+    "ClusterRoleBinding": f"{ROLES}/clusterrolebindings",
+    "Role": f"{ROLES}/namespaces/{NAMESPACE}/roles",
+    "RoleBinding": f"{ROLES}/namespaces/{NAMESPACE}/rolebindings",
+}
+
+
+class World:
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane, self.folder = plane, folder
+        self.api = Api(plane.url, plane.ca_file, plane.admin_token)
+        self.running: list[subprocess.Popen] = []
+        for kind in KINDS:
+            register(self.api, custom_resource_definition(kind))
+        assert self.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}).code == 201
+        for manifest in manifests(load_catalog(), NAMESPACE):
+            answer = self.api.post(WHERE[manifest["kind"]], manifest)
+            assert answer.code == 201, answer.body
+        for number in range(6):
+            self.join(f"n{number}", f"6.{number % 2}.0")
+        eventually(lambda: all("taints" not in each["spec"] for each in self.api.get("/api/v1/nodes").body["items"]))
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
+        token = self.api.post(f"{core(NAMESPACE, 'serviceaccounts')}/{OPERATOR}/token", body).body["status"]["token"]
+        config = yaml.safe_load(plane.kubeconfig().read_text())
+        config["users"][0]["user"] = {"token": token}
+        self.kubeconfig = folder / "operator.kubeconfig"
+        self.kubeconfig.write_text(yaml.safe_dump(config))
+
+    def join(self, name: str, kernel: str) -> None:
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "lastHeartbeatTime": "2026-01-01T00:00:00Z",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }
+        resources = {"cpu": "8", "memory": "32Gi", "pods": "110"}
+        body = {
+            "metadata": {"name": name, "labels": {"a": "b"}},
+            "status": {
+                "conditions": [ready],
+                "nodeInfo": {"kernelVersion": kernel, "architecture": "amd64", "operatingSystem": "linux"},
+                "capacity": resources,
+                "allocatable": resources,
+            },
+        }
+        assert self.api.post("/api/v1/nodes", body).code == 201
+
+    def run(self, **more: str) -> subprocess.Popen:
+        """Start an operator."""
+        environment = {
+            **os.environ,
+            "OPERATOR_NAMESPACE": NAMESPACE,
+            "KMM_METRICS_ADDRESS": "127.0.0.1:0",
+            "KMM_HEALTH_ADDRESS": "127.0.0.1:0",
+            "KMM_LEASE_DURATION_SECONDS": "3",
+            **more,
+        }
+        with (self.folder / "operator.log").open("ab") as log:
+            process = subprocess.Popen(
+                [KMM, "run", "--kubeconfig", self.kubeconfig], env=environment, stdout=log, stderr=log
+            )
+        self.running.append(process)
+        return process
+
+    def supervised(self, look):
+        """Look, and start again what has ended because its lease ran out, as a Deployment does."""
+
+        def again():
+            for process in [each for each in self.running if each.poll() is not None]:
+                assert process.returncode == 1
+                self.running.remove(process)
+                self.run()
+            return look()
+
+        return again
+
+    def loaders(self) -> dict[str, dict]:
+        found = self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets").body["items"]
+        return {
+            each["metadata"]["annotations"]["kmm.node.kubernetes.io/kernel"]: each
+            for each in found
+            if each["metadata"]["labels"].get("kmm.node.kubernetes.io/role") == "module-loader"
+        }
+
+    def sets(self) -> list[dict]:
+        return self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets").body["items"]
+
+    def ready(self, name: str = "m") -> bool:
+        status = self.api.get(f"{modules(NAMESPACE)}/{name}").body.get("status", {})
+        return any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
+
+    def labels(self, node: str) -> set[str]:
+        prefix = "kmm.node.kubernetes.io/"
+        found = self.api.get(f"/api/v1/nodes/{node}").body["metadata"]["labels"]
+        return {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
+
+    def audit(self) -> list[dict]:
+        """Return the operator's requests, as the API server has them on record."""
+        lines = (json.loads(line) for line in self.plane.audit_log.read_text().splitlines())
+        return [each for each in lines if each["user"]["username"] == USER and each["stage"] == "ResponseComplete"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    try:
+        binaries()
+    except Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("operator")
+    with ControlPlane(folder / "plane") as plane:
+        made = World(plane, folder)
+        yield made
+        for process in made.running:
+            process.kill()
+            process.wait(10)
+
+
+@pytest.fixture
+def operator(world):
+    """An operator that runs; it is stopped when the test is over, and everything is gone."""
+    process = world.run()
+    yield process
+    for each in world.api.get(modules(NAMESPACE)).body["items"]:
+        world.api.delete(f"{modules(NAMESPACE)}/{each['metadata']['name']}")
+    eventually(lambda: not world.sets(), "nothing is left", within_s=90)
+    for each in world.running:
+        if each.poll() is None:
+            each.send_signal(signal.SIGCONT)
+            each.terminate()
+            assert each.wait(15) == 0, (world.folder / "operator.log").read_text()[-3000:]
+    world.running.clear()
+
+
+def test_the_whole_life_of_a_module_with_the_generated_rights_alone(world, operator):
+    world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(world.ready, "ready", within_s=90)
+    assert set(world.loaders()) == {"6.0.0", "6.1.0"}
+    eventually(lambda: f"{NAMESPACE}.m.device-plugin-ready" in world.labels("n0"))
+    patch = {"status": {"nodeInfo": {"kernelVersion": "6.9.0"}}}
+    assert world.api.patch("/api/v1/nodes/n0/status", patch).code == 200
+    eventually(lambda: world.loaders().get("6.9.0", {}).get("status", {}).get("numberAvailable") == 1, within_s=60)
+    name = world.loaders()["6.9.0"]["metadata"]["name"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{name}"
+    edit = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil.example.com/x:1"}]
+    assert world.api.patch(path, edit, "json").code == 200
+    eventually(
+        lambda: (
+            world.api.get(path).body["spec"]["template"]["spec"]["containers"][0]["image"]
+            == "registry.example.com/m:1"
+        )
+    )
+    dockerfile = {"metadata": {"name": "d"}, "data": {"dockerfile": "FROM scratch"}}
+    world.api.post(core(NAMESPACE, "configmaps"), dockerfile)
+    built = a_module("built")
+    built["spec"]["moduleLoader"]["container"]["build"] = {
+        "dockerfileConfigMap": {"name": "d"},
+        "secrets": [{"name": "s"}],
+    }
+    assert world.api.post(modules(NAMESPACE), built).code == 201
+    eventually(
+        lambda: (
+            {
+                each["reason"]
+                for each in world.api.get(f"{modules(NAMESPACE)}/built").body.get("status", {}).get("kernels", ())
+            }
+            == {"RegistryUnavailable"}
+        )
+    )
+    assert (
+        world.api.patch("/api/v1/nodes/n0/status", {"status": {"nodeInfo": {"kernelVersion": "6.0.0"}}}).code == 200
+    )
+    eventually(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}, within_s=60)
+    world.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: world.labels("n1") == {"kernel-version.full"}, within_s=90)
+    said = world.audit()
+    denied = [each for each in said if each["responseStatus"]["code"] in (401, 403)]
+    assert not denied, denied[:3]
+    assert {"create", "patch", "delete", "list", "get"} <= {each["verb"] for each in said}
+
+
+def test_a_quiet_operator_asks_for_nothing(world, operator):
+    world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(world.ready, "ready", within_s=90)
+
+    def quiet():
+        before = len(world.audit())
+        time.sleep(3)
+        return not [each for each in world.audit()[before:] if each["objectRef"]["resource"] != "leases"]
+
+    eventually(quiet, "no request but the lease's", within_s=60)
+
+
+def test_a_leader_that_was_frozen_writes_nothing_after_its_deadline(world, operator):
+    second = world.run()
+    world.api.post(modules(NAMESPACE), a_module())
+    eventually(world.ready, "ready", within_s=90)
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kmm.sigs.x-k8s.io"
+    holder = world.api.get(lease).body["spec"]["holderIdentity"]
+    operator.send_signal(signal.SIGSTOP)
+    eventually(lambda: world.api.get(lease).body["spec"]["holderIdentity"] != holder, "the other leads", within_s=60)
+    world.api.patch("/api/v1/nodes/n1/status", {"status": {"nodeInfo": {"kernelVersion": "6.5.0"}}})
+    eventually(lambda: "6.5.0" in world.loaders(), within_s=60)
+
+    def writes():
+        return [each for each in world.audit() if each["verb"] in ("create", "patch", "delete")]
+
+    def quiet():
+        before = len(writes())
+        time.sleep(2)
+        return len(writes()) == before
+
+    eventually(quiet, "the one that leads has done all", within_s=60)
+    before = len(writes())
+    operator.send_signal(signal.SIGCONT)
+    assert operator.wait(30) == 1, "it says that it has lost the lease"
+    world.running.remove(operator)
+    time.sleep(1)
+    assert writes()[before:] == []
+    assert second.poll() is None
+    assert len(world.sets()) == len(world.loaders())
+    world.api.patch("/api/v1/nodes/n1/status", {"status": {"nodeInfo": {"kernelVersion": "6.1.0"}}})
+    eventually(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}, within_s=60)
+
+
+def test_an_operator_that_is_killed_again_and_again_ends_where_it_should(world, operator):
+    operator.kill()
+    operator.wait(10)
+    world.running.clear()
+    generator = random.Random(20_261_122)  # noqa: S311 -- the same instants each time
+    foreign = {"metadata": {"name": "foreign"}, "data": {"k": "v"}}
+    made = world.api.post(core(NAMESPACE, "configmaps"), foreign)
+    for number in range(50):
+        process = world.run(KMM_LEASE_DURATION_SECONDS="3")
+        name = f"m{number % 5}"
+        if number % 10 < 5:
+            world.api.post(modules(NAMESPACE), a_module(name, devicePlugin=DEVICE_PLUGIN))
+        elif number % 3 == 0:
+            world.api.delete(f"{modules(NAMESPACE)}/{name}")
+        kernel = f"6.{2 + number % 3}.0"
+        world.api.patch("/api/v1/nodes/n5/status", {"status": {"nodeInfo": {"kernelVersion": kernel}}})
+        time.sleep(generator.uniform(0.7, 1.6))
+        process.kill()
+        process.wait(10)
+        # The one after it need not wait for the lease's end.
+        world.api.delete(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kmm.sigs.x-k8s.io")
+    world.running.clear()
+    world.run()
+    names = [each["metadata"]["name"] for each in world.api.get(modules(NAMESPACE)).body["items"]]
+    assert names
+    for name in names:
+        eventually(lambda name=name: world.ready(name), f"{name} is ready", within_s=120)
+
+    def exact():
+        found = [
+            (
+                each["metadata"]["labels"]["kmm.node.kubernetes.io/module.name"],
+                each["metadata"]["labels"]["kmm.node.kubernetes.io/role"],
+                each["metadata"]["annotations"]["kmm.node.kubernetes.io/kernel"],
+            )
+            for each in world.sets()
+        ]
+        kernels = {
+            each["status"]["nodeInfo"]["kernelVersion"] for each in world.api.get("/api/v1/nodes").body["items"]
+        }
+        wanted = [(name, "module-loader", kernel) for name in names for kernel in kernels]
+        wanted += [(name, "device-plugin", "") for name in names]
+        return sorted(found) == sorted(wanted)
+
+    eventually(exact, "exactly what is wanted, none twice", within_s=90)
+    assert world.api.get(f"{core(NAMESPACE, 'configmaps')}/foreign").version == made.version
+    world.api.patch("/api/v1/nodes/n5/status", {"status": {"nodeInfo": {"kernelVersion": "6.1.0"}}})
+
+
+def test_it_survives_the_api_server(world, operator):
+    world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(world.ready, "ready", within_s=90)
+    uids = {each["metadata"]["uid"] for each in world.sets()}
+    world.plane.kill("kube-apiserver", signal.SIGKILL)
+    world.plane.restart("kube-apiserver")
+    eventually(lambda: world.api.get("/readyz").code == 200, within_s=60)
+    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.4.0"}}})
+    eventually(world.supervised(lambda: "6.4.0" in world.loaders()), within_s=120)
+    assert uids <= {each["metadata"]["uid"] for each in world.sets()}, "nothing was made anew"
+    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.0.0"}}})
+    eventually(world.supervised(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}), within_s=120)
+
+
+def test_it_survives_an_api_server_that_hangs_for_a_minute(world, operator):
+    world.api.post(modules(NAMESPACE), a_module())
+    eventually(world.ready, "ready", within_s=90)
+    uids = {each["metadata"]["uid"] for each in world.sets()}
+    world.plane.kill("kube-apiserver", signal.SIGSTOP)
+    time.sleep(60)
+    world.plane.kill("kube-apiserver", signal.SIGCONT)
+    eventually(lambda: world.api.get("/readyz").code == 200, within_s=60)
+    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.4.0"}}})
+    eventually(world.supervised(lambda: "6.4.0" in world.loaders()), within_s=120)
+    assert uids <= {each["metadata"]["uid"] for each in world.sets()}
+    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.0.0"}}})
+    eventually(world.supervised(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}), within_s=120)
