@@ -17,7 +17,7 @@ from typing import Any
 from kmm.contract import Kind
 from kmm.errors import KmmError
 from kmm.runtime.kinds import path_of
-from kmm.runtime.transport import Conflict, NotFound, Transport
+from kmm.runtime.transport import ApiError, Conflict, NotFound, Transport
 
 LEASE = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 _LOG = logging.getLogger(__name__)
@@ -149,9 +149,11 @@ class Elector:
             spec |= {"acquireTime": now, "leaseTransitions": (old.get("leaseTransitions") or 0) + 1}
         try:
             answer = self._transport.ask("PUT", self._path(), {**body, "spec": {**old, **spec}}, guarded=False)
-        except (Conflict, NotFound):
+        except ApiError as error:
             self._held = None  # somebody wrote it, or deleted it: look again
-            return False
+            if isinstance(error, Conflict | NotFound):
+                return False
+            raise
         return self._hold(answer.read(), began)
 
     def _hold(self, body: dict[str, Any], began: float) -> bool:

@@ -115,6 +115,30 @@ def test_time_that_a_machine_slept_through_counts(elector, monkeypatch):
         first.guard()
 
 
+def test_a_renewal_that_is_answered_too_late_does_not_count(cluster, elector):
+    first = elector("first")
+    assert first.won.wait(10)
+    cluster.faults.add(Fault(kind=Kind.DELAY, user="first", verbs=("update",), delay_s=1.3, times=None))
+    assert first.lost.wait(10), "and nobody goes on as if it had led all the time"
+    assert not first.is_leader()
+
+
+@pytest.mark.parametrize("code", [500, 520])
+def test_no_answer_ends_the_seeking(cluster, elector, code):
+    cluster.faults.add(Fault(kind=Kind.REFUSE, user="first", code=code, times=3))
+    assert elector("first").won.wait(10)
+
+
+def test_a_lease_that_is_deleted_is_made_again(cluster, elector):
+    first = elector("first")
+    assert first.won.wait(10)
+    Api(cluster.url, cluster.ca_file, cluster.admin_token).delete(PATH)
+    time.sleep(1.5)
+    assert first.is_leader()
+    assert not first.lost.is_set()
+    assert holder(cluster) == "first"
+
+
 def test_the_terms_leave_no_room_for_two():
     terms = Terms()
     from kmm.runtime.transport import WRITE_TIMEOUT_S  # noqa: PLC0415

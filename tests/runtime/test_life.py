@@ -7,7 +7,12 @@ from apiserver.client import eventually
 from apiserver.samples import a_module, core, modules
 from runtime.conftest import NAMESPACE
 
+from kmm.catalog import Plugin, build_catalog
+from kmm.contract import Kind as KubernetesKind
+from kmm.contract import Progress, State
+from kmm.embedded.fault import Fault, Kind
 from kmm.embedded.program import Exit, idle
+from kmm.loader import load_catalog
 
 P = "kmm.node.kubernetes.io/"
 DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
@@ -415,3 +420,103 @@ def test_the_go_operators_daemonsets_are_taken_over_without_reloading(world):
         assert {each["metadata"]["uid"] for each in found.api.get(core(NAMESPACE, "pods")).body["items"]} == pods
     found.api.delete(f"{modules(NAMESPACE)}/m")
     eventually(lambda: not found.api.get(core(NAMESPACE, "pods")).body["items"], "their finalizer does not hold them")
+
+
+def test_a_daemonset_whose_label_was_taken_is_found_again(there):
+    world = there()
+    name = world.loaders()["6.0.0"]["metadata"]["name"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{name}"
+    app = world.apps[0]
+    world.api.patch(path, {"metadata": {"labels": {f"{P}module.name": None}}})
+    eventually(lambda: app.cluster.daemon_sets.get(NAMESPACE, name) is None, "it is not seen any more")
+    world.api.patch(path, {"metadata": {"labels": {f"{P}module.name": "m"}}})
+    eventually(lambda: app.cluster.daemon_sets.get(NAMESPACE, name), "it is seen again")
+    edit = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil.example.com/x:1"}]
+    assert world.api.patch(path, edit, "json").code == 200
+    eventually(
+        lambda: (
+            world.api.get(path).body["spec"]["template"]["spec"]["containers"][0]["image"]
+            == "registry.example.com/m:1"
+        )
+    )
+
+
+def test_pods_that_the_go_operator_holds_are_released_after_their_module(there):
+    world = there()
+    for pod in world.api.get(core(NAMESPACE, "pods")).body["items"]:
+        path = f"{core(NAMESPACE, 'pods')}/{pod['metadata']['name']}"
+        assert (
+            world.api.patch(path, {"metadata": {"finalizers": [f"{P}node-labeler", "example.com/other"]}}).code == 200
+        )
+    world.api.delete(f"{modules(NAMESPACE)}/m")
+
+    def left():
+        return [each["metadata"]["finalizers"] for each in world.api.get(core(NAMESPACE, "pods")).body["items"]]
+
+    eventually(lambda: left() == [["example.com/other"]] * 3, "only the other one is left")
+    for pod in world.api.get(core(NAMESPACE, "pods")).body["items"]:
+        world.api.patch(f"{core(NAMESPACE, 'pods')}/{pod['metadata']['name']}", {"metadata": {"finalizers": None}})
+
+
+def test_what_the_api_server_refuses_is_told(world):
+    found = world()
+    found.cluster.faults.add(
+        Fault(
+            kind=Kind.REFUSE, verbs=("create",), resource="daemonsets", user="operator", code=403, times=None, skip=1
+        )
+    )
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module())
+    eventually(lambda: len(found.loaders()) == 1, "one kernel does not stop the other")
+    eventually(lambda: found.module().get("status", {}).get("observedGeneration") == 1, "the status is written")
+    eventually(
+        lambda: "WriteRefused" in {each["reason"] for each in found.api.get(core(NAMESPACE, "events")).body["items"]}
+    )
+    found.cluster.faults.clear()
+    eventually(found.ready, within_s=90)
+
+
+class _Builder:
+    name = "strange"
+    owns = (KubernetesKind(api_version="build.example.com/v1", kind="Build", plural="builds"),)
+    requires = ()
+
+    def render(self, request):
+        return []
+
+    def observe(self, objects, pods):
+        return Progress(state=State.RUNNING)
+
+
+def test_a_kind_that_the_cluster_does_not_have_stops_nobody(world):
+    plugin = Plugin(name="strange", distribution="strange", version="1", builders=(_Builder(),))
+    found = world(catalog=build_catalog([*load_catalog().plugins, plugin]))
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module())
+    eventually(found.ready)
+
+
+def test_a_module_may_select_by_what_another_one_has_loaded(there):
+    world = there()
+    dependent = a_module("dependent", selector={f"{P}{NAMESPACE}.m.ready": ""})
+    assert world.api.post(modules(NAMESPACE), dependent).code == 201
+    eventually(lambda: world.ready("dependent"))
+    world.cluster.add_node("late", "6.0.0", labels={"a": "b"})
+    eventually(lambda: f"{NAMESPACE}.dependent.ready" in world.labels("late"))
+
+
+def test_conditions_of_others_are_kept(there):
+    world = there()
+    path = f"{modules(NAMESPACE)}/m/status"
+    condition = {
+        "type": "Vendor",
+        "status": "True",
+        "reason": "Fine",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    conditions = [*world.module()["status"]["conditions"], condition]
+    assert world.api.patch(path, {"status": {"conditions": conditions}}).code == 200
+    world.cluster.change_kernel("n0", "6.4.0")
+    eventually(lambda: "6.4.0" in {each["kernelVersion"] for each in world.module()["status"]["kernels"]})
+    assert world.condition("Vendor")["reason"] == "Fine"
