@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
 
 import embedded_cluster  # noqa: E402
+import operator_cost  # noqa: E402
 
 from kmm.admission import judge  # noqa: E402
 from kmm.api.manifest import documents  # noqa: E402
@@ -87,7 +88,7 @@ def imports() -> None:
     for name, code in {
         "kmm.contract": "import kmm.contract",
         "kmm.api": "import kmm.api.kinds, kmm.api.manifest",
-        "what kmm run imports so far": "import kmm.admission, kmm.config, kmm.loader",
+        "what kmm run imports": "import kmm.cli.run",
         "the same, plugins loaded": "import kmm.admission, kmm.config; from kmm.loader import load_catalog as l; l()",
         "kmm --version": "import sys; sys.argv = ['kmm', '--version']\ntry:\n  import kmm.cli; kmm.cli.main()\n"
         "except SystemExit: pass",
@@ -175,6 +176,7 @@ def main() -> None:
     planning()
     worst_input()
     embedded_cluster.measure()
+    operator_cost.measure()
     lines()
 
 
