@@ -97,18 +97,6 @@ class World:
         self.running.append(process)
         return process
 
-    def supervised(self, look):
-        """Look, and start again what has ended because its lease ran out, as a Deployment does."""
-
-        def again():
-            for process in [each for each in self.running if each.poll() is not None]:
-                assert process.returncode == 1
-                self.running.remove(process)
-                self.run()
-            return look()
-
-        return again
-
     def loaders(self) -> dict[str, dict]:
         found = self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets").body["items"]
         return {
@@ -227,38 +215,6 @@ def test_a_quiet_operator_asks_for_nothing(world, operator):
     eventually(quiet, "no request but the lease's", within_s=60)
 
 
-def test_a_leader_that_was_frozen_writes_nothing_after_its_deadline(world, operator):
-    second = world.run()
-    world.api.post(modules(NAMESPACE), a_module())
-    eventually(world.ready, "ready", within_s=90)
-    lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kmm.sigs.x-k8s.io"
-    holder = world.api.get(lease).body["spec"]["holderIdentity"]
-    operator.send_signal(signal.SIGSTOP)
-    eventually(lambda: world.api.get(lease).body["spec"]["holderIdentity"] != holder, "the other leads", within_s=60)
-    world.api.patch("/api/v1/nodes/n1/status", {"status": {"nodeInfo": {"kernelVersion": "6.5.0"}}})
-    eventually(lambda: "6.5.0" in world.loaders(), within_s=60)
-
-    def writes():
-        return [each for each in world.audit() if each["verb"] in ("create", "patch", "delete")]
-
-    def quiet():
-        before = len(writes())
-        time.sleep(2)
-        return len(writes()) == before
-
-    eventually(quiet, "the one that leads has done all", within_s=60)
-    before = len(writes())
-    operator.send_signal(signal.SIGCONT)
-    assert operator.wait(30) == 1, "it says that it has lost the lease"
-    world.running.remove(operator)
-    time.sleep(1)
-    assert writes()[before:] == []
-    assert second.poll() is None
-    assert len(world.sets()) == len(world.loaders())
-    world.api.patch("/api/v1/nodes/n1/status", {"status": {"nodeInfo": {"kernelVersion": "6.1.0"}}})
-    eventually(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}, within_s=60)
-
-
 def test_an_operator_that_is_killed_again_and_again_ends_where_it_should(world, operator):
     operator.kill()
     operator.wait(10)
@@ -306,32 +262,3 @@ def test_an_operator_that_is_killed_again_and_again_ends_where_it_should(world, 
     eventually(exact, "exactly what is wanted, none twice", within_s=90)
     assert world.api.get(f"{core(NAMESPACE, 'configmaps')}/foreign").version == made.version
     world.api.patch("/api/v1/nodes/n5/status", {"status": {"nodeInfo": {"kernelVersion": "6.1.0"}}})
-
-
-def test_it_survives_the_api_server(world, operator):
-    world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
-    eventually(world.ready, "ready", within_s=90)
-    uids = {each["metadata"]["uid"] for each in world.sets()}
-    world.plane.kill("kube-apiserver", signal.SIGKILL)
-    world.plane.restart("kube-apiserver")
-    eventually(lambda: world.api.get("/readyz").code == 200, within_s=60)
-    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.4.0"}}})
-    eventually(world.supervised(lambda: "6.4.0" in world.loaders()), within_s=120)
-    assert uids <= {each["metadata"]["uid"] for each in world.sets()}, "nothing was made anew"
-    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.0.0"}}})
-    eventually(world.supervised(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}), within_s=120)
-
-
-def test_it_survives_an_api_server_that_hangs_for_a_minute(world, operator):
-    world.api.post(modules(NAMESPACE), a_module())
-    eventually(world.ready, "ready", within_s=90)
-    uids = {each["metadata"]["uid"] for each in world.sets()}
-    world.plane.kill("kube-apiserver", signal.SIGSTOP)
-    time.sleep(60)
-    world.plane.kill("kube-apiserver", signal.SIGCONT)
-    eventually(lambda: world.api.get("/readyz").code == 200, within_s=60)
-    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.4.0"}}})
-    eventually(world.supervised(lambda: "6.4.0" in world.loaders()), within_s=120)
-    assert uids <= {each["metadata"]["uid"] for each in world.sets()}
-    world.api.patch("/api/v1/nodes/n2/status", {"status": {"nodeInfo": {"kernelVersion": "6.0.0"}}})
-    eventually(world.supervised(lambda: set(world.loaders()) == {"6.0.0", "6.1.0"}), within_s=120)
