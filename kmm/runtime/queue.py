@@ -25,6 +25,7 @@ class Queue(Generic[K]):
         self._group_of, self._most = group_of, most
         self._busy: Counter[str] = Counter()
         self._group: dict[K, str] = {}
+        self._held: dict[K, str] = {}
         self._changed = threading.Condition()
         self._ready: list[dict[K, None]] = [{} for _ in range(lanes)]
         self._later: list[tuple[float, int, K, int]] = []
@@ -37,7 +38,10 @@ class Queue(Generic[K]):
 
     def add(self, key: K, lane: int = 1) -> None:
         """Ask for attention as soon as possible."""
+        # Not under our lock: whoever answers may hold another one, and be on its way in here.
+        group = self._group_of(key)
         with self._changed:
+            self._group[key] = group
             self._due.pop(key, None)
             if key in self._working:
                 self._working[key] = True
@@ -51,7 +55,9 @@ class Queue(Generic[K]):
         if delay_s <= 0:
             self.add(key, lane)
             return
+        group = self._group_of(key)
         with self._changed:
+            self._group[key] = group
             due = time.monotonic() + delay_s
             if self._due.get(key, due) < due:
                 return
@@ -78,12 +84,12 @@ class Queue(Generic[K]):
                             self._ready[lane][key] = None
                 for ready in self._ready:
                     for key in ready:
-                        group = self._group_of(key)
+                        group = self._group.get(key, "")
                         if group and self._busy[group] >= self._most:
                             continue
                         del ready[key]
                         self._working[key] = False
-                        self._group[key] = group
+                        self._held[key] = group
                         self._busy[group] += 1
                         return key
                 self._changed.wait(self._later[0][0] - now if self._later else None)
@@ -92,9 +98,11 @@ class Queue(Generic[K]):
         """Give a key back: it is forgotten, or served again where it was wanted meanwhile."""
         with self._changed:
             lane = self._lane.pop(key, lane)
-            self._busy[self._group.pop(key, "")] -= 1
+            self._busy[self._held.pop(key, "")] -= 1
             if self._working.pop(key, False):
                 self._ready[lane][key] = None
+            elif key not in self._due:
+                self._group.pop(key, None)
             self._changed.notify()
 
     def back_off(self, key: K, lane: int = 1, *, least_s: float = 0) -> float:
