@@ -163,22 +163,7 @@ def node(api) -> Iterator[Callable[..., dict[str, Any]]]:
 
     def join(**labels: str) -> dict[str, Any]:
         name = f"n{next(_numbers)}-{lab}"
-        ready = {
-            "type": "Ready",
-            "status": "True",
-            "reason": "KubeletReady",
-            "lastHeartbeatTime": "2026-01-01T00:00:00Z",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }
-        body = {
-            "metadata": {"name": name, "labels": {"lab": lab, "kubernetes.io/hostname": name, **labels}},
-            "status": {
-                "conditions": [ready],
-                "nodeInfo": {"kernelVersion": "6.1.0", "architecture": "amd64", "operatingSystem": "linux"},
-                "capacity": {"cpu": "8", "memory": "32Gi", "pods": "110"},
-                "allocatable": {"cpu": "8", "memory": "32Gi", "pods": "110"},
-            },
-        }
+        body = samples.a_node(name, {"lab": lab, "kubernetes.io/hostname": name, **labels})
         answer = api.post("/api/v1/nodes", body)
         assert answer.code == 201, answer.body
         made.append(name)

@@ -26,6 +26,27 @@ def a_module(name: str = "m", **more: Any) -> dict[str, Any]:
     }
 
 
+def a_node(name: str, labels: dict[str, str], kernel: str = "6.1.0") -> dict[str, Any]:
+    """A node that is ready, as its kubelet would say."""
+    ready = {
+        "type": "Ready",
+        "status": "True",
+        "reason": "KubeletReady",
+        "lastHeartbeatTime": "2026-01-01T00:00:00Z",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    resources = {"cpu": "8", "memory": "32Gi", "pods": "110"}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "status": {
+            "conditions": [ready],
+            "nodeInfo": {"kernelVersion": kernel, "architecture": "amd64", "operatingSystem": "linux"},
+            "capacity": resources,
+            "allocatable": resources,
+        },
+    }
+
+
 def a_daemon_set(
     name: str = "d", labels: dict[str, str] | None = None, nodes: dict[str, str] | None = None, **spec: Any
 ) -> dict[str, Any]:

@@ -14,18 +14,15 @@ from pathlib import Path
 import pytest
 import yaml
 from apiserver.client import Api, eventually
-from apiserver.conftest import register
-from apiserver.samples import a_module, core, modules
+from apiserver.samples import a_module, a_node, core, modules
 from controlplane.controlplane import ControlPlane, Missing, binaries
+from world import NAMESPACE, World
 
-from kmm.api.crd import custom_resource_definition
-from kmm.api.kinds import KINDS
 from kmm.loader import load_catalog
 from kmm.runtime.rbac import OPERATOR, manifests
 
 pytestmark = pytest.mark.e2e
 
-NAMESPACE = "kmm-system"
 USER = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
 KMM = Path(sys.executable).parent / "kmm"
 DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
@@ -39,19 +36,20 @@ WHERE = {
 }
 
 
-class World:
+class RealWorld(World):
+    """A control plane, and operators that run against it as processes."""
+
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        super().__init__(Api(plane.url, plane.ca_file, plane.admin_token))
         self.plane, self.folder = plane, folder
-        self.api = Api(plane.url, plane.ca_file, plane.admin_token)
         self.running: list[subprocess.Popen] = []
-        for kind in KINDS:
-            register(self.api, custom_resource_definition(kind))
-        assert self.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}).code == 201
+        self.furnish()
         for manifest in manifests(load_catalog(), NAMESPACE):
             answer = self.api.post(WHERE[manifest["kind"]], manifest)
             assert answer.code == 201, answer.body
         for number in range(6):
-            self.join(f"n{number}", f"6.{number % 2}.0")
+            body = a_node(f"n{number}", {"a": "b"}, f"6.{number % 2}.0")
+            assert self.api.post("/api/v1/nodes", body).code == 201
         eventually(lambda: all("taints" not in each["spec"] for each in self.api.get("/api/v1/nodes").body["items"]))
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
         token = self.api.post(f"{core(NAMESPACE, 'serviceaccounts')}/{OPERATOR}/token", body).body["status"]["token"]
@@ -59,26 +57,6 @@ class World:
         config["users"][0]["user"] = {"token": token}
         self.kubeconfig = folder / "operator.kubeconfig"
         self.kubeconfig.write_text(yaml.safe_dump(config))
-
-    def join(self, name: str, kernel: str) -> None:
-        ready = {
-            "type": "Ready",
-            "status": "True",
-            "reason": "KubeletReady",
-            "lastHeartbeatTime": "2026-01-01T00:00:00Z",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        }
-        resources = {"cpu": "8", "memory": "32Gi", "pods": "110"}
-        body = {
-            "metadata": {"name": name, "labels": {"a": "b"}},
-            "status": {
-                "conditions": [ready],
-                "nodeInfo": {"kernelVersion": kernel, "architecture": "amd64", "operatingSystem": "linux"},
-                "capacity": resources,
-                "allocatable": resources,
-            },
-        }
-        assert self.api.post("/api/v1/nodes", body).code == 201
 
     def run(self, **more: str) -> subprocess.Popen:
         """Start an operator."""
@@ -97,26 +75,6 @@ class World:
         self.running.append(process)
         return process
 
-    def loaders(self) -> dict[str, dict]:
-        found = self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets").body["items"]
-        return {
-            each["metadata"]["annotations"]["kmm.node.kubernetes.io/kernel"]: each
-            for each in found
-            if each["metadata"]["labels"].get("kmm.node.kubernetes.io/role") == "module-loader"
-        }
-
-    def sets(self) -> list[dict]:
-        return self.api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets").body["items"]
-
-    def ready(self, name: str = "m") -> bool:
-        status = self.api.get(f"{modules(NAMESPACE)}/{name}").body.get("status", {})
-        return any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", ()))
-
-    def labels(self, node: str) -> set[str]:
-        prefix = "kmm.node.kubernetes.io/"
-        found = self.api.get(f"/api/v1/nodes/{node}").body["metadata"]["labels"]
-        return {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
-
     def audit(self) -> list[dict]:
         """Return the operator's requests, as the API server has them on record."""
         lines = (json.loads(line) for line in self.plane.audit_log.read_text().splitlines())
@@ -133,7 +91,7 @@ def world(tmp_path_factory):
         pytest.skip(str(missing))
     folder = tmp_path_factory.mktemp("operator")
     with ControlPlane(folder / "plane") as plane:
-        made = World(plane, folder)
+        made = RealWorld(plane, folder)
         yield made
         for process in made.running:
             process.kill()

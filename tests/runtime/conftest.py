@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from apiserver.client import Api, eventually
-from apiserver.conftest import register
 from apiserver.samples import core
+from world import NAMESPACE, World
 
-from kmm.api.crd import custom_resource_definition
-from kmm.api.kinds import KINDS
 from kmm.config import Config
 from kmm.embedded.cluster import Cluster
 from kmm.embedded.kubelet import Pace as KubeletPace
@@ -24,7 +22,6 @@ from kmm.runtime.controller import Pace
 from kmm.runtime.lease import Terms
 from kmm.runtime.transport import connect
 
-NAMESPACE = "kmm-system"
 CONFIG = dataclasses.replace(
     Config(), operator_namespace=NAMESPACE, metrics_address="127.0.0.1:0", health_address="127.0.0.1:0"
 )
@@ -34,19 +31,17 @@ QUICK = Options(
 )
 
 
-class World:
-    """A cluster, and operators that run against it."""
+class EmbeddedWorld(World):
+    """An embedded cluster, and operators that run against it."""
 
     def __init__(self, cluster: Cluster, catalog: Any = None) -> None:
+        super().__init__(Api(cluster.url, cluster.ca_file, cluster.admin_token))
         self.cluster, self.catalog = cluster, catalog or load_catalog()
-        self.api = Api(cluster.url, cluster.ca_file, cluster.admin_token)
         self.apps: list[App] = []
 
     def furnish(self, nodes: int = 3, kernels: int = 2) -> None:
         """Make our kinds, the operator's namespace and some nodes."""
-        for kind in KINDS:
-            register(self.api, custom_resource_definition(kind))
-        self.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        super().furnish()
         for name in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
             self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}})
         for number in range(nodes):
@@ -72,43 +67,12 @@ class World:
     def entries(self, since: int = 0) -> list[Entry]:
         return self.cluster.log[since:]
 
-    # ── What is there ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def module(self, name: str = "m", namespace: str = NAMESPACE) -> dict[str, Any]:
-        return self.api.get(f"/apis/kmm.sigs.x-k8s.io/v1beta1/namespaces/{namespace}/modules/{name}").body
-
-    def condition(self, kind: str = "Ready", name: str = "m", namespace: str = NAMESPACE) -> dict[str, Any]:
-        conditions = self.module(name, namespace).get("status", {}).get("conditions", ())
-        return next((each for each in conditions if each["type"] == kind), {})
-
-    def sets(self, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
-        return self.api.get(f"/apis/apps/v1/namespaces/{namespace}/daemonsets").body["items"]
-
-    def loaders(self, namespace: str = NAMESPACE) -> dict[str, dict[str, Any]]:
-        """Return the loaders by their kernel."""
-        return {
-            each["metadata"].get("annotations", {}).get("kmm.node.kubernetes.io/kernel", ""): each
-            for each in self.sets(namespace)
-            if each["metadata"].get("labels", {}).get("kmm.node.kubernetes.io/role") == "module-loader"
-        }
-
-    def labels(self, node: str) -> set[str]:
-        """Return our labels of a node, without the prefix."""
-        prefix = "kmm.node.kubernetes.io/"
-        found = self.api.get(f"/api/v1/nodes/{node}").body["metadata"]["labels"]
-        return {key.removeprefix(prefix) for key in found if key.startswith(prefix)}
-
-    def ready(self, name: str = "m", namespace: str = NAMESPACE) -> bool:
-        return self.condition("Ready", name, namespace).get("status") == "True"
-
     def quiet(self) -> None:
         """Wait until no operator has anything to do."""
 
         def settled() -> bool:
             before = len(self.cluster.log)
             eventually(lambda: all(not app.controller.queue.depth() for app in self.apps if not app.ended.is_set()))
-            import time  # noqa: PLC0415
-
             time.sleep(0.4)
             return not self.asked(before)
 
@@ -118,9 +82,9 @@ class World:
 @pytest.fixture
 def world(tmp_path) -> Any:
     """Make worlds; all of it is stopped when the test is over."""
-    made: list[tuple[Cluster, World]] = []
+    made: list[tuple[Cluster, EmbeddedWorld]] = []
 
-    def make(*, nodes: int = 3, kernels: int = 2, catalog: Any = None, **options: Any) -> World:
+    def make(*, nodes: int = 3, kernels: int = 2, catalog: Any = None, **options: Any) -> EmbeddedWorld:
         cluster = Cluster(
             **{
                 "pace": KubeletPace(relist_s=0.05, back_off_s=0.2),
@@ -129,7 +93,7 @@ def world(tmp_path) -> Any:
             }
         )
         cluster.__enter__()
-        found = World(cluster, catalog)
+        found = EmbeddedWorld(cluster, catalog)
         made.append((cluster, found))
         found.furnish(nodes, kernels)
         return found
@@ -140,6 +104,3 @@ def world(tmp_path) -> Any:
             if not app.ended.is_set() or app.failed:
                 app.stop()
         cluster.__exit__(None, None, None)
-
-
-Make = Callable[..., World]
