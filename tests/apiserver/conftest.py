@@ -27,11 +27,10 @@ RESULT = "controlplane/outcome"  # as kwok's stages know it
 
 @dataclass(frozen=True)
 class Server:
-    """A server under test. `api`: as an administrator; `nobody`: as a user without rights."""
+    """A server under test. `api`: as an administrator."""
 
     name: str
     api: Api
-    nobody: Api
     anonymous: Api
     stranger: Api
     user: str
@@ -62,7 +61,6 @@ def embedded(tmp_path_factory) -> Iterator[Server]:
         yield Server(
             name="embedded",
             api=Api(cluster.url, ca, cluster.admin_token),
-            nobody=Api(cluster.url, ca, cluster.token("nobody")),
             anonymous=Api(cluster.url, ca, None),
             stranger=Api(cluster.url, ca, "wrong"),
             user="admin",
@@ -88,7 +86,6 @@ def real(tmp_path_factory, programs) -> Iterator[Server]:
         yield Server(
             name="real",
             api=Api(plane.url, plane.ca_file, plane.admin_token),
-            nobody=Api(plane.url, plane.ca_file, plane.token("nobody")),
             anonymous=Api(plane.url, plane.ca_file, None),
             stranger=Api(plane.url, plane.ca_file, "wrong"),
             user="admin",

@@ -33,9 +33,10 @@ def realistic(node: dict) -> None:
     ]
 
 
-def status() -> dict[str, int]:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+def memory(pid: int | str = "self") -> dict[str, float]:
+    """Return what a process has in memory, and the most it had, in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
 
 
 def serve() -> None:
@@ -45,7 +46,7 @@ def serve() -> None:
     imported = time.perf_counter()
     with Cluster() as cluster:
         started = time.perf_counter()
-        empty = status()
+        empty = memory()
         for number in range(NODES):
             cluster.add_node(f"node-{number}", f"6.1.0-{number % 3}", more=realistic)
         filled = time.perf_counter()
@@ -58,12 +59,12 @@ def serve() -> None:
             "start_s": started - imported,
             "fill_s": filled - started,
             "empty": empty,
-            "filled": status(),
+            "filled": memory(),
             "size": size,
         }
         print(json.dumps(say), flush=True)
         sys.stdin.readline()
-        print(json.dumps(status()), flush=True)
+        print(json.dumps(memory()), flush=True)
 
 
 def ask(url: str, ca: str, token: str, what: str) -> None:
@@ -119,8 +120,8 @@ def measure() -> None:
         server.stdin.flush()
         last = json.loads(server.stdout.readline())
         print(
-            f"  memory: empty {said['empty']['VmRSS'] / 1024:.0f} MiB, "
-            f"filled {said['filled']['VmRSS'] / 1024:.0f} MiB, peak with all that {last['VmHWM'] / 1024:.0f} MiB"
+            f"  memory: empty {said['empty']['VmRSS']:.0f} MiB, "
+            f"filled {said['filled']['VmRSS']:.0f} MiB, peak with all that {last['VmHWM']:.0f} MiB"
         )
 
 

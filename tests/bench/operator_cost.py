@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from embedded_cluster import realistic
+from embedded_cluster import memory, realistic
 
 UPDATES, RATE = 1_000, 100
 NAMESPACE = "kmm-system"
@@ -58,11 +58,6 @@ class Api:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
         self._connection.request(method, path, json.dumps(body) if body else None, headers)
         return json.loads(self._connection.getresponse().read())
-
-
-def status(pid: int) -> dict[str, float]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {line.split(":")[0]: int(line.split()[1]) / 1024 for line in lines if line.startswith(("VmRSS", "VmHWM"))}
 
 
 def cpu_s(pid: int) -> float:
@@ -115,7 +110,7 @@ def one(nodes: int, *, more: bool) -> None:
         ) as operator:
             labelled = "/api/v1/nodes?limit=1&labelSelector=!kmm.node.kubernetes.io/kernel-version.full"
             eventually(lambda: not api.ask("GET", labelled)["items"])
-            found = status(operator.pid)
+            found = memory(operator.pid)
             print(
                 f"  {nodes:5,} nodes of 10 kB, all labelled            {found['VmRSS']:6.1f}  {found['VmHWM']:6.1f}"
             )
@@ -127,24 +122,12 @@ def one(nodes: int, *, more: bool) -> None:
 
 
 def cost(api: Api, pid: int, nodes: int, asked) -> None:
-    module = {
-        "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
-        "kind": "Module",
-        "metadata": {"name": "m"},
-        "spec": {
-            "moduleLoader": {
-                "container": {
-                    "modprobe": {"moduleName": "m"},
-                    "kernelMappings": [{"regexp": ".*", "containerImage": "registry.example.com/m:1"}],
-                }
-            },
-            "selector": {"kubernetes.io/hostname": "node-0"},
-        },
-    }
+    from apiserver.samples import a_module, modules, sets  # noqa: PLC0415 -- bench.py knows where, `serve` does not
+
     time.sleep(3)
     before = asked()
-    path = f"/apis/kmm.sigs.x-k8s.io/v1beta1/namespaces/{NAMESPACE}/modules"
-    api.ask("POST", path, module)
+    path = modules(NAMESPACE)
+    api.ask("POST", path, a_module(selector={"kubernetes.io/hostname": "node-0"}))
 
     def ready() -> bool:
         conditions = api.ask("GET", f"{path}/m").get("status", {}).get("conditions", ())
@@ -153,7 +136,6 @@ def cost(api: Api, pid: int, nodes: int, asked) -> None:
     eventually(ready)
     time.sleep(3)
     print(f"  requests from a Module's creation (1 node) to ready: {asked() - before}")
-    sets = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
     taken = []
     for number in range(100):
         kernel = f"6.9.{number}"
@@ -162,7 +144,7 @@ def cost(api: Api, pid: int, nodes: int, asked) -> None:
         eventually(
             lambda kernel=kernel: any(
                 each["metadata"]["annotations"]["kmm.node.kubernetes.io/kernel"] == kernel
-                for each in api.ask("GET", sets)["items"]
+                for each in api.ask("GET", sets(NAMESPACE))["items"]
             )
         )
         taken.append((time.perf_counter() - began) * 1e3)
@@ -179,7 +161,7 @@ def cost(api: Api, pid: int, nodes: int, asked) -> None:
     time.sleep(1)
     print(
         f"  {UPDATES:,} updates of nodes at {RATE}/s: {cpu_s(pid) - began_cpu:.2f} s of CPU, "
-        f"{asked() - before} requests, peak {status(pid)['VmHWM']:.1f} MiB"
+        f"{asked() - before} requests, peak {memory(pid)['VmHWM']:.1f} MiB"
     )
 
 
