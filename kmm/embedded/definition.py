@@ -56,7 +56,7 @@ class DefinitionController(Controller):
             self.objects.resources.pop((group, plural), None)
             return
         definition = record.read()
-        if "deletionTimestamp" in definition["metadata"]:
+        if record.deleting:
             served = self.objects.resources.get((group, plural))
             left = list(self.storage.records(served)) if served else []
             status = definition.get("status") or {}
@@ -70,11 +70,10 @@ class DefinitionController(Controller):
                 }
                 self.objects.set_status(record, {**status, "conditions": [*status.get("conditions", ()), condition]})
             for each in left:
-                if "deletionTimestamp" not in each.read()["metadata"]:
+                if not each.deleting:
                     self.objects.delete(each, Deletion(policy="Background"))
             if not left or not list(self.storage.records(left[0].resource)):
-                others = [each for each in definition["metadata"].get("finalizers", ()) if each != CLEANUP]
-                self.objects.amend(record, {"finalizers": others})
+                self.objects.release(record, CLEANUP)
             return
         resource = resource_of(definition)
         self.objects.resources[resource.key] = resource

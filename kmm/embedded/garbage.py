@@ -31,14 +31,13 @@ class GarbageCollector(Controller):
             self._follow_owners(record)
 
     def _let_go(self, record: Record) -> None:
-        meta = record.read()["metadata"]
-        finalizers = meta.get("finalizers", ())
+        finalizers = record.read()["metadata"].get("finalizers", ())
         if ORPHAN in finalizers:
             for dependent in self.storage.dependents(record.uid):
                 references = dependent.read()["metadata"]["ownerReferences"]
                 kept = [each for each in references if each["uid"] != record.uid]
                 self.objects.amend(dependent, {"ownerReferences": kept})
-            self.objects.amend(record, {"finalizers": [each for each in finalizers if each != ORPHAN]})
+            self.objects.release(record, ORPHAN)
         elif FOREGROUND in finalizers:
             blocking = False
             for dependent in self.storage.dependents(record.uid):
@@ -50,7 +49,7 @@ class GarbageCollector(Controller):
                 if not dependent.deleting:
                     self.objects.delete(dependent, Deletion(uid=dependent.uid, policy="Foreground"))
             if not blocking or not self.storage.dependents(record.uid):
-                self.objects.amend(record, {"finalizers": [each for each in finalizers if each != FOREGROUND]})
+                self.objects.release(record, FOREGROUND)
 
     def _follow_owners(self, record: Record) -> None:
         references = record.read()["metadata"].get("ownerReferences", ())

@@ -43,13 +43,13 @@ class JobController(Controller):
         if isinstance(key, tuple):
             pod = self.storage.by_uid(key[0])
             if pod is not None:
-                self._let_go(pod)
+                self.objects.release(pod, TRACKING)
             return
         record = self.storage.by_uid(key)
         pods = [pod for pod in self.storage.dependents(key) if pod.resource.kind == "Pod"]
         if record is None or record.deleting:
             for pod in pods:
-                self._let_go(pod)
+                self.objects.release(pod, TRACKING)
             return
         if record.resource.kind != "Job":
             return
@@ -98,16 +98,11 @@ class JobController(Controller):
         status |= {"ready": ready, "terminating": terminating, "uncountedTerminatedPods": {}}
         self.objects.set_status(record, status)
         for pod in ended:
-            self._let_go(pod)
+            self.objects.release(pod, TRACKING)
 
     @staticmethod
     def _is_over(pod: Record) -> bool:
         return pod.deleting or pod.fields[1] in _ENDED
-
-    def _let_go(self, pod: Record) -> None:
-        finalizers = pod.read()["metadata"].get("finalizers", ())
-        if TRACKING in finalizers:
-            self.objects.amend(pod, {"finalizers": [each for each in finalizers if each != TRACKING]})
 
     def _stop(self, active: list[Record]) -> None:
         for pod in active:

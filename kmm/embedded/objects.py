@@ -214,18 +214,18 @@ class Objects:
         return self.update(resource, namespace, name, changed, subresource, options, patched=True)
 
     def set_status(self, record: Record, status: Mapping[str, Any]) -> Record | None:
-        """Write an object's status as its controller does; `None` where the object is gone or another one."""
-        current = self.storage.get(record.resource, record.namespace, record.name)
-        if current is None or current.uid != record.uid:
+        """Write an object's status as its controller does; `None` where the object is gone."""
+        current = self.storage.by_uid(record.uid)
+        if current is None:
             return None
         body = current.read()
         body["status"] = dict(status)
         return self._replace(record.resource, current, current.read(), body)
 
     def amend(self, record: Record, meta: Mapping[str, Any]) -> Record | None:
-        """Change an object's metadata (finalizers, owners); `None` where it is gone or another one."""
-        current = self.storage.get(record.resource, record.namespace, record.name)
-        if current is None or current.uid != record.uid:
+        """Change an object's metadata (finalizers, owners); `None` where it is gone."""
+        current = self.storage.by_uid(record.uid)
+        if current is None:
             return None
         body = current.read()
         for key, value in meta.items():
@@ -234,6 +234,12 @@ class Objects:
             else:
                 body["metadata"].pop(key, None)
         return self._replace(record.resource, current, current.read(), body)
+
+    def release(self, record: Record, finalizer: str) -> None:
+        """Take a finalizer off an object: the end of one that is being deleted and has no other."""
+        finalizers = _list(record.read(), "finalizers")
+        if finalizer in finalizers:
+            self.amend(record, {"finalizers": [each for each in finalizers if each != finalizer]})
 
     def delete(self, record: Record, how: Deletion | None = None) -> Record | None:
         """Delete an object, or mark it: finalizers and a pod's grace period put off the end.
@@ -331,7 +337,7 @@ class Objects:
             found = self.storage.get(self.resource("Namespace"), "", namespace)
             if found is None:
                 raise not_found(self.resource("Namespace"), namespace)
-            if "deletionTimestamp" in found.read()["metadata"]:
+            if found.deleting:
                 why = f"unable to create new content in namespace {namespace} because it is being terminated"
                 cause = Cause(
                     "metadata.namespace", "NamespaceTerminating", f"namespace {namespace} is being terminated"

@@ -98,11 +98,7 @@ class Storage:
 
     def write(self, resource: Resource, body: dict[str, Any]) -> Record:
         """Store a new version of an object and tell of it."""
-        self.version += 1
-        body["metadata"]["resourceVersion"] = str(self.version)
-        record = self._record(resource, body)
-        key = (record.namespace, record.name)
-        shelf = self._shelf(resource)
+        record, key, shelf = self._next(resource, body)
         before = shelf.records.get(key)
         shelf.records[key] = record
         if before is None:
@@ -113,11 +109,7 @@ class Storage:
 
     def remove(self, resource: Resource, body: dict[str, Any]) -> Record:
         """Delete an object; `body` is how it was at the end."""
-        self.version += 1
-        body["metadata"]["resourceVersion"] = str(self.version)
-        record = self._record(resource, body)
-        key = (record.namespace, record.name)
-        shelf = self._shelf(resource)
+        record, key, shelf = self._next(resource, body)
         before = shelf.records.pop(key)
         del shelf.keys[bisect.bisect_left(shelf.keys, key)]
         self._index(before, None)
@@ -156,6 +148,13 @@ class Storage:
         if shelf is None:
             shelf = self._shelves[resource.key] = _Shelf(self._history)
         return shelf
+
+    def _next(self, resource: Resource, body: dict[str, Any]) -> tuple[Record, tuple[str, str], _Shelf]:
+        """Return the next version of an object, with the key and the shelf it belongs to."""
+        self.version += 1
+        body["metadata"]["resourceVersion"] = str(self.version)
+        record = self._record(resource, body)
+        return record, (record.namespace, record.name), self._shelf(resource)
 
     def _record(self, resource: Resource, body: dict[str, Any]) -> Record:
         meta = body["metadata"]
