@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kmm.embedded.builtin import REVISION
+from kmm.embedded.condition import condition_of
 from kmm.embedded.controller import Controller
 from kmm.embedded.failure import Failure
 from kmm.embedded.node import Place, pinned_node, place_of, selects, untolerated
@@ -278,10 +279,8 @@ def _tolerations() -> list[dict[str, str]]:
 
 
 def _ready_since(pod: Mapping[str, Any]) -> datetime | None:
-    for each in (pod.get("status") or {}).get("conditions") or ():
-        if each["type"] == "Ready" and each["status"] == "True":
-            return datetime.fromisoformat(each["lastTransitionTime"])
-    return None
+    ready = condition_of(pod.get("status"), "Ready")
+    return datetime.fromisoformat(ready["lastTransitionTime"]) if ready.get("status") == "True" else None
 
 
 def _scaled(value: int | str, total: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kmm.embedded.builtin import CLEANUP
+from kmm.embedded.condition import condition, condition_of
 from kmm.embedded.controller import Controller
 from kmm.embedded.objects import Deletion, now_text
 from kmm.embedded.resource import Resource
@@ -60,15 +61,10 @@ class DefinitionController(Controller):
             served = self.objects.resources.get((group, plural))
             left = list(self.storage.records(served)) if served else []
             status = definition.get("status") or {}
-            if left and not any(each["type"] == "Terminating" for each in status.get("conditions", ())):
-                condition = {
-                    "type": "Terminating",
-                    "status": "True",
-                    "reason": "InstanceDeletionInProgress",
-                    "message": "CustomResource deletion is in progress",
-                    "lastTransitionTime": now_text(),
-                }
-                self.objects.set_status(record, {**status, "conditions": [*status.get("conditions", ()), condition]})
+            if left and not condition_of(status, "Terminating"):
+                message = "CustomResource deletion is in progress"
+                added = condition("Terminating", "InstanceDeletionInProgress", message, now_text())
+                self.objects.set_status(record, {**status, "conditions": [*status.get("conditions", ()), added]})
             for each in left:
                 if not each.deleting:
                     self.objects.delete(each, Deletion(policy="Background"))
@@ -81,17 +77,8 @@ class DefinitionController(Controller):
         if not status.get("conditions"):
             since = now_text()
             status["conditions"] = [
-                {
-                    "type": kind,
-                    "status": "True",
-                    "reason": reason,
-                    "message": message,
-                    "lastTransitionTime": since,
-                }
-                for kind, reason, message in (
-                    ("NamesAccepted", "NoConflicts", "no conflicts found"),
-                    ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
-                )
+                condition("NamesAccepted", "NoConflicts", "no conflicts found", since),
+                condition("Established", "InitialNamesAccepted", "the initial names have been accepted", since),
             ]
         stored = status.get("storedVersions") or []
         status["storedVersions"] = stored if resource.version in stored else [*stored, resource.version]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kmm.embedded.condition import condition
 from kmm.embedded.controller import Controller
 from kmm.embedded.objects import FOREGROUND, ORPHAN, Deletion, now_text
 from kmm.embedded.storage import Event, Record
@@ -98,14 +99,9 @@ class NamespaceController(Controller):
             self.objects.update(record.resource, "", key, body, "finalize")
             return
         text = ", ".join(f"{plural}. has {count} resource instances" for plural, count in sorted(left.items()))
-        condition = {
-            "type": "NamespaceContentRemaining",
-            "status": "True",
-            "reason": "SomeResourcesRemain",
-            "message": f"Some resources are remaining: {text}",
-            "lastTransitionTime": now_text(),
-        }
-        self.objects.set_status(record, {"phase": "Terminating", "conditions": [condition]})
+        message = f"Some resources are remaining: {text}"
+        conditions = [condition("NamespaceContentRemaining", "SomeResourcesRemain", message, now_text())]
+        self.objects.set_status(record, {"phase": "Terminating", "conditions": conditions})
 
     def _furnish(self, namespace: str) -> None:
         for kind, name, more in (

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kmm.embedded.condition import condition, condition_of
 from kmm.embedded.controller import Controller
 from kmm.embedded.daemonset import owner_reference
 from kmm.embedded.failure import Failure
@@ -55,9 +56,7 @@ class JobController(Controller):
             return
         body = record.read()
         spec, status = body["spec"], body.get("status") or {}
-        conditions = status.get("conditions") or []
-        finished = next((each for each in conditions if each["type"] in ("Complete", "Failed")), None)
-        if finished:
+        if finished := condition_of(status, "Complete") or condition_of(status, "Failed"):
             self._expire(record, spec, finished)
         else:
             self._go_on(record, body, pods)
@@ -93,7 +92,7 @@ class JobController(Controller):
         for name, value in (("active", len(active)), ("succeeded", succeeded), ("failed", failed)):
             if value:
                 status[name] = value
-        ready = sum(_is_ready(pod) for pod in active)
+        ready = sum(condition_of(pod.read().get("status"), "Ready").get("status") == "True" for pod in active)
         terminating = sum(pod.deleting and pod.fields[1] not in _ENDED for pod in pods)
         status |= {"ready": ready, "terminating": terminating, "uncountedTerminatedPods": {}}
         self.objects.set_status(record, status)
@@ -165,14 +164,7 @@ class JobController(Controller):
         status["conditions"] = [
             *status.get("conditions", ()),
             *(
-                {
-                    "type": each,
-                    "status": "True",
-                    "reason": reason,
-                    "message": message,
-                    "lastProbeTime": since,
-                    "lastTransitionTime": since,
-                }
+                condition(each, reason, message, since) | {"lastProbeTime": since}
                 for each in ("SuccessCriteriaMet" if kind == "Complete" else "FailureTarget", kind)
             ),
         ]
@@ -182,21 +174,14 @@ class JobController(Controller):
             self.announce(record, "Warning", reason, message)
 
     def _suspend(self, record: Record, status: dict[str, Any], *, suspended: bool) -> None:
-        conditions = status.get("conditions") or []
-        was = next((each for each in conditions if each["type"] == "Suspended"), None)
-        if suspended == (was is not None and was["status"] == "True"):
+        was = condition_of(status, "Suspended")
+        if suspended == (was.get("status") == "True"):
             return
         said = "Suspended" if suspended else "Resumed"
         since = now_text()
-        condition = {
-            "type": "Suspended",
-            "status": str(suspended),
-            "reason": f"Job{said}",
-            "message": f"Job {said.lower()}",
-            "lastProbeTime": since,
-            "lastTransitionTime": since,
-        }
-        status["conditions"] = [*(each for each in conditions if each is not was), condition]
+        now = condition("Suspended", f"Job{said}", f"Job {said.lower()}", since, str(suspended))
+        others = [each for each in status.get("conditions") or () if each is not was]
+        status["conditions"] = [*others, now | {"lastProbeTime": since}]
         status.pop("startTime", None)
         if not suspended:
             status["startTime"] = since
@@ -215,8 +200,3 @@ class JobController(Controller):
 
 def _age_s(since: str) -> float:
     return (datetime.now(UTC) - datetime.fromisoformat(since)).total_seconds()
-
-
-def _is_ready(pod: Record) -> bool:
-    conditions = (pod.read().get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kmm.embedded.condition import condition_of
 from kmm.embedded.controller import Controller
 from kmm.embedded.objects import Deletion, now_text
 from kmm.embedded.selector import accepts, of_expressions
@@ -96,14 +97,14 @@ class NodeController(Controller):
             return
         body = record.read()
         spec = body.setdefault("spec", {})
-        conditions = (body.get("status") or {}).get("conditions") or ()
-        ready = next((each.get("status") for each in conditions if each.get("type") == "Ready"), "False")
+        status = body.get("status") or {}
+        ready = condition_of(status, "Ready").get("status", "False")
         if ready != "True":
             self._unready_pods(name)
         wanted = [(OURS[2], "NoSchedule")] if spec.get("unschedulable") else []
         if ready != "True":
             why = OURS[1] if ready == "Unknown" else OURS[0]
-            wanted += [(why, "NoSchedule"), *([(why, "NoExecute")] if conditions else ())]
+            wanted += [(why, "NoSchedule"), *([(why, "NoExecute")] if status.get("conditions") else ())]
         taints = [each for each in spec.get("taints") or () if each["key"] not in OURS]
         taints += [{"key": taint, "effect": effect} for taint, effect in wanted]
         if taints != (spec.get("taints") or []):

@@ -9,6 +9,7 @@ from typing import Any
 
 import jsonpath
 
+from kmm.embedded.condition import condition_of
 from kmm.embedded.resource import Cell, Column, Resource
 from kmm.embedded.storage import Record
 
@@ -138,8 +139,8 @@ AGE = Column(name="Age", cell=_since("metadata.creationTimestamp"))
 
 
 def _node_status(body: Body) -> str:
-    ready = next((each for each in _get(body, "status.conditions", ()) if each["type"] == "Ready"), None)
-    said = "Unknown" if ready is None else "Ready" if ready["status"] == "True" else "NotReady"
+    ready = condition_of(body.get("status"), "Ready")
+    said = "Unknown" if not ready else "Ready" if ready["status"] == "True" else "NotReady"
     return said + (",SchedulingDisabled" if _get(body, "spec.unschedulable") else "")
 
 
