@@ -43,9 +43,7 @@ def selects(spec: Mapping[str, Any], place: Place) -> bool:
     """Whether a pod's node selector and required node affinity accept a node."""
     if any(place.labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
         return False
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    )
+    affinity = _required_affinity(spec)
     if not affinity:
         return True
     return any(
@@ -54,6 +52,11 @@ def selects(spec: Mapping[str, Any], place: Place) -> bool:
         and accepts(of_expressions(term.get("matchFields") or ()), {"metadata.name": place.name})
         for term in affinity["nodeSelectorTerms"]
     )
+
+
+def _required_affinity(spec: Mapping[str, Any]) -> Mapping[str, Any]:
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    return affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}
 
 
 def untolerated(
@@ -205,10 +208,7 @@ def pinned_node(spec: Mapping[str, Any]) -> str | None:
     """Return the node that a daemon's pod is made for, or where a pod is."""
     if spec.get("nodeName"):
         return str(spec["nodeName"])
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    )
-    for term in (affinity or {}).get("nodeSelectorTerms") or ():
+    for term in _required_affinity(spec).get("nodeSelectorTerms") or ():
         for each in term.get("matchFields") or ():
             if each["key"] == "metadata.name" and each["operator"] == "In":
                 return str((each.get("values") or [""])[0])
