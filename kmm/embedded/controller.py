@@ -95,6 +95,18 @@ class Controller:
             self._scheduled = True
             self._loop.call_soon(self._drain)
 
+    def create_pod(self, owner: Record, pod: dict[str, Any]) -> Record | None:
+        """Create a pod for the object of which the uid is the key; `None` where that fails, and is tried again."""
+        pod["metadata"] |= {"generateName": f"{owner.name}-", "ownerReferences": [_owner_reference(owner)]}
+        try:
+            made = self.objects.create(self.objects.resource("Pod"), owner.namespace, pod)
+        except Failure as failure:
+            self.announce(owner, "Warning", "FailedCreate", f"Error creating: {failure}")
+            self.enqueue(owner.uid, after_s=1)
+            return None
+        self.announce(owner, "Normal", "SuccessfulCreate", f"Created pod: {made.name}")
+        return made
+
     def announce(self, record: Record, kind: str, reason: str, message: str, *, field: str = "") -> None:
         """Record an event about an object; the same one again is counted."""
         namespace = record.namespace or "default"
@@ -147,3 +159,15 @@ class Controller:
             oldest = self.storage.get(resource, *self.objects.announced.popleft())
             if oldest is not None:
                 self.storage.remove(resource, oldest.read())
+
+
+def _owner_reference(record: Record) -> dict[str, Any]:
+    """Return what a controller's dependents say of it."""
+    return {
+        "apiVersion": record.resource.api_version,
+        "kind": record.resource.kind,
+        "name": record.name,
+        "uid": record.uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }

@@ -13,7 +13,6 @@ from typing import Any
 from kmm.embedded.builtin import REVISION
 from kmm.embedded.condition import condition_of
 from kmm.embedded.controller import Controller
-from kmm.embedded.failure import Failure
 from kmm.embedded.node import Place, pinned_node, place_of, selects, untolerated
 from kmm.embedded.objects import Deletion, Objects
 from kmm.embedded.storage import Event, Record, encode
@@ -192,21 +191,12 @@ class DaemonSetController(Controller):
         generation = each.body["metadata"]["annotations"].get(REVISION, "1")
         pod = {
             "metadata": {
-                "generateName": f"{each.record.name}-",
                 "labels": {**(meta.get("labels") or {}), HASH: each.revision, GENERATION: generation},
                 "annotations": meta.get("annotations") or {},
-                "ownerReferences": [owner_reference(each.record)],
             },
             "spec": spec,
         }
-        try:
-            made = self.objects.create(self.objects.resource("Pod"), each.record.namespace, pod)
-        except Failure as failure:
-            self.announce(each.record, "Warning", "FailedCreate", f"Error creating: {failure}")
-            self.enqueue(each.record.uid, after_s=1)
-            return False
-        self.announce(each.record, "Normal", "SuccessfulCreate", f"Created pod: {made.name}")
-        return True
+        return self.create_pod(each.record, pod) is not None
 
     def _delete(self, each: _Set, pod: _Pod) -> None:
         self.objects.delete(pod.record, Deletion(uid=pod.record.uid))
@@ -260,18 +250,6 @@ class DaemonSetController(Controller):
         if left_s > 0:
             self.enqueue(each.record.uid, after_s=left_s)
         return bool(left_s <= 0)
-
-
-def owner_reference(record: Record) -> dict[str, Any]:
-    """Return what a controller's dependents say of it."""
-    return {
-        "apiVersion": record.resource.api_version,
-        "kind": record.resource.kind,
-        "name": record.name,
-        "uid": record.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
 
 
 def _tolerations() -> list[dict[str, str]]:

@@ -9,8 +9,6 @@ from typing import Any
 
 from kmm.embedded.condition import condition, condition_of
 from kmm.embedded.controller import Controller
-from kmm.embedded.daemonset import owner_reference
-from kmm.embedded.failure import Failure
 from kmm.embedded.objects import Deletion, Objects, now_text
 from kmm.embedded.storage import Event, Record
 
@@ -142,21 +140,16 @@ class JobController(Controller):
         for _ in range(missing):
             pod = {
                 "metadata": {
-                    "generateName": f"{record.name}-",
                     "labels": dict(meta.get("labels") or {}),
                     "annotations": dict(meta.get("annotations") or {}),
                     "finalizers": [TRACKING],
-                    "ownerReferences": [owner_reference(record)],
                 },
                 "spec": copy.deepcopy(template["spec"]),
             }
-            try:
-                made.append(self.objects.create(self.objects.resource("Pod"), record.namespace, pod))
-            except Failure as failure:
-                self.announce(record, "Warning", "FailedCreate", f"Error creating: {failure}")
-                self.enqueue(record.uid, after_s=1)
-                return made
-            self.announce(record, "Normal", "SuccessfulCreate", f"Created pod: {made[-1].name}")
+            created = self.create_pod(record, pod)
+            if created is None:
+                break
+            made.append(created)
         return made
 
     def _finish(self, record: Record, status: dict[str, Any], kind: str, reason: str, message: str) -> None:
