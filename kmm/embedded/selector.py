@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def of_expressions(expressions: Sequence[Mapping[str, Any]]) -> Selector:
     return tuple(Term(each["key"], each["operator"], tuple(each.get("values") or ())) for each in expressions)
 
 
-def parse_fields(text: str, known: Sequence[str], refuse: Callable[[str], str]) -> tuple[tuple[int, str, bool], ...]:
+def parse_fields(text: str, known: Sequence[str]) -> tuple[tuple[int, str, bool], ...]:
     """Read `a=b,c!=d`; return (index in `known`, value, whether it is to be equal)."""
     terms = []
     for each in filter(None, (part.strip() for part in text.split(","))):
@@ -98,6 +98,6 @@ def parse_fields(text: str, known: Sequence[str], refuse: Callable[[str], str]) 
             raise bad_request(f'invalid selector: "{text}"; can\'t understand "{each}"')
         key, operator, value = found.groups()
         if key not in known:
-            raise bad_request(refuse(key))
+            raise bad_request(f"field label not supported: {key}")
         terms.append((known.index(key), value, operator != "!="))
     return tuple(terms)

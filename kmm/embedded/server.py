@@ -324,11 +324,7 @@ class Server:
     def _filter(self, request: web.BaseRequest, resource: Resource, target: _Target) -> Any:
         """Return the function that says whether a record is asked for."""
         labels = parse_labels(request.query.get("labelSelector", ""))
-
-        def refuse(key: str) -> str:
-            return f"field label not supported: {key}"
-
-        fields = parse_fields(request.query.get("fieldSelector", ""), resource.known_fields, refuse)
+        fields = parse_fields(request.query.get("fieldSelector", ""), resource.known_fields)
         namespace, one = target.namespace, target.name
         if not labels and not fields and not namespace and not one:
             return None
@@ -386,7 +382,7 @@ class Server:
     ) -> web.StreamResponse:
         storage = self.objects.storage
         position = _checked_version(request, None)
-        show = _Shown(resource, _accepted(request), request.query.get("includeObject", "Metadata"))
+        show = _Shown(resource, request)
         asked_for = self._filter(request, resource, target)
         seconds = _number(request.query.get("timeoutSeconds") or 0, "timeoutSeconds") or 2700.0
         bookmarks = request.query.get("allowWatchBookmarks") in ("true", "1")
@@ -453,13 +449,14 @@ _ORPHANS = (
 
 
 class _Shown:
-    """How a watch shows its objects."""
+    """How objects are shown to who asks."""
 
-    def __init__(self, resource: Resource, wanted: str, include: str) -> None:
-        self._resource, self._wanted, self._include = resource, wanted, include
+    def __init__(self, resource: Resource, request: web.BaseRequest) -> None:
+        self._resource, self._wanted = resource, _accepted(request)
+        self._include = request.query.get("includeObject", "Metadata")
 
     def line(self, kind: str, record: Record) -> bytes:
-        return b'{"type":"%s","object":%s}\n' % (kind.encode(), self._body(record))
+        return b'{"type":"%s","object":%s}\n' % (kind.encode(), self.body(record))
 
     def event(self, event: Event, asked_for: Any) -> list[bytes]:
         before = event.before
@@ -482,10 +479,10 @@ class _Shown:
             meta["annotations"] = {"k8s.io/initial-events-end": "true"}
         body = {"apiVersion": self._resource.api_version, "kind": self._resource.kind, "metadata": meta}
         if self._wanted:
-            body = {**partial(body)}
+            body = partial(body)
         return encode({"type": "BOOKMARK", "object": body}) + b"\n"
 
-    def _body(self, record: Record) -> bytes:
+    def body(self, record: Record) -> bytes:
         if self._wanted == "Table":
             return encode(table(self._resource, [record], {"resourceVersion": str(record.version)}, self._include))
         return encode(partial(record.read())) if self._wanted else record.body
@@ -594,11 +591,7 @@ def _json(body: Any, status: int = 200, headers: Mapping[str, str] | None = None
 
 
 def _object(request: web.BaseRequest, resource: Resource, record: Record, status: int = 200) -> web.Response:
-    wanted = _accepted(request)
-    if wanted == "Table":
-        meta = {"resourceVersion": str(record.version)}
-        return _json(table(resource, [record], meta, request.query.get("includeObject", "Metadata")), status)
-    body = encode(partial(record.read())) if wanted else record.body
+    body = _Shown(resource, request).body(record)
     return web.Response(body=body, status=status, headers={"Content-Type": _JSON})
 
 
