@@ -15,6 +15,7 @@ from kmm.embedded.structure import Structure, definitions
 from kmm.embedded.structure import objections as schema_objections
 
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+ENDED = ("Succeeded", "Failed")  # the phases of a pod that is over
 REVISION = "deprecated.daemonset.template.generation"
 JOB_LABELS = ("batch.kubernetes.io/controller-uid", "batch.kubernetes.io/job-name", "controller-uid", "job-name")
 

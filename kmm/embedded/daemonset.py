@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kmm.embedded.builtin import REVISION
+from kmm.embedded.builtin import ENDED, REVISION
 from kmm.embedded.condition import condition_of
 from kmm.embedded.controller import Controller
 from kmm.embedded.node import Place, pinned_node, place_of, selects, untolerated
@@ -136,7 +136,7 @@ class DaemonSetController(Controller):
             return
         by_node: dict[str, list[_Pod]] = {}
         for pod in sorted(each.pods.values(), key=lambda pod: pod.order):
-            if not (pod.record.deleting and pod.record.fields[1] in ("Succeeded", "Failed")):
+            if not (pod.record.deleting and pod.record.fields[1] in ENDED):
                 by_node.setdefault(pod.node, []).append(pod)
         self._manage(each, by_node)
         if each.body["spec"]["updateStrategy"]["type"] == "RollingUpdate":
@@ -156,7 +156,7 @@ class DaemonSetController(Controller):
             for pod in pods:
                 if pod.record.deleting:
                     continue
-                ended = pod.record.fields[1] in ("Failed", "Succeeded")
+                ended = pod.record.fields[1] in ENDED
                 if node not in each.stays:
                     # Where the node is gone, the pod is the node controller's.
                     if node in self._places or not pod.record.fields[0]:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from kmm.embedded.builtin import ENDED
 from kmm.embedded.condition import condition, condition_of
 from kmm.embedded.controller import Controller
 from kmm.embedded.objects import Deletion, Objects, now_text
 from kmm.embedded.storage import Event, Record
 
 TRACKING = "batch.kubernetes.io/job-tracking"
-_ENDED = ("Succeeded", "Failed")
 
 
 class JobController(Controller):
@@ -91,7 +91,7 @@ class JobController(Controller):
             if value:
                 status[name] = value
         ready = sum(condition_of(pod.read().get("status"), "Ready").get("status") == "True" for pod in active)
-        terminating = sum(pod.deleting and pod.fields[1] not in _ENDED for pod in pods)
+        terminating = sum(pod.deleting and pod.fields[1] not in ENDED for pod in pods)
         status |= {"ready": ready, "terminating": terminating, "uncountedTerminatedPods": {}}
         self.objects.set_status(record, status)
         for pod in ended:
@@ -99,7 +99,7 @@ class JobController(Controller):
 
     @staticmethod
     def _is_over(pod: Record) -> bool:
-        return pod.deleting or pod.fields[1] in _ENDED
+        return pod.deleting or pod.fields[1] in ENDED
 
     def _stop(self, active: list[Record]) -> None:
         for pod in active:

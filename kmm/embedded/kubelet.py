@@ -10,10 +10,11 @@ import json
 import logging
 import shutil
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kmm.embedded.builtin import ENDED
 from kmm.embedded.controller import Controller
 from kmm.embedded.objects import Deletion, Objects, now_text
 from kmm.embedded.program import Exit, Program, Run, idle, perform, said
@@ -91,7 +92,7 @@ class Kubelet(Controller):
         if record.fields[0] in self.unreachable:
             return
         if life is None:
-            if record.fields[1] in ("Succeeded", "Failed") and not record.deleting:
+            if record.fields[1] in ENDED and not record.deleting:
                 return
             life = self._lives[key] = _Life(self, record)
             life.begin()
@@ -358,17 +359,7 @@ class _Life:
         if "exec" not in handler or container.run is None:
             return None
         argv = tuple(handler["exec"].get("command") or ())
-        run = container.run
-        hooked = Run(
-            pod=run.pod,
-            container=run.container,
-            node=run.node,
-            kernel=run.kernel,
-            hook=hook,
-            argv=argv,
-            env=run.env,
-            mounts=run.mounts,
-        )
+        hooked = replace(container.run, hook=hook, argv=argv, stopped=asyncio.Event())
         try:
             done = await asyncio.wait_for(perform(self._kubelet.program, hooked), timeout_s)
         except TimeoutError:
@@ -420,19 +411,22 @@ class _Life:
         self._phase = "Succeeded" if all(end and end["exitCode"] == 0 for end in ends) else "Failed"
         self.publish()
 
+    def _known(self) -> Record | None:
+        """Return what the API server has; `None` where the pod is gone from there, or cannot be told of."""
+        return None if self._node in self._kubelet.unreachable else self._kubelet.storage.by_uid(self._record.uid)
+
     def _delete(self) -> None:
-        record = self._kubelet.storage.by_uid(self._record.uid)
-        if record is not None and self._node not in self._kubelet.unreachable:
+        if record := self._known():
             self._kubelet.objects.delete(record, Deletion(uid=record.uid, grace_s=0))
 
     def publish(self) -> None:
         """Write the pod's status, if it is another one than before."""
-        record = self._kubelet.storage.by_uid(self._record.uid)
-        if record is None or self._node in self._kubelet.unreachable:
+        record = self._known()
+        if record is None:
             return
         body = record.read()
         before = body.get("status") or {}
-        if self._phase not in ("Succeeded", "Failed"):
+        if self._phase not in ENDED:
             waits = any("waiting" in each.state and not each.last for each in self._main)
             self._phase = "Pending" if waits else "Running"
         status = {key: before[key] for key in ("qosClass",) if key in before}
@@ -482,8 +476,7 @@ class _Life:
         return str(((node.read().get("status") or {}).get("nodeInfo") or {}).get("kernelVersion", "")) if node else ""
 
     def _announce(self, kind: str, reason: str, message: str, container: _Container | None = None) -> None:
-        record = self._kubelet.storage.by_uid(self._record.uid)
-        if record is not None and self._node not in self._kubelet.unreachable:
+        if record := self._known():
             field = f"spec.{container.kind}{{{container.name}}}" if container else ""
             self._kubelet.announce(record, kind, reason, message, field=field)
 

@@ -464,7 +464,7 @@ def _grace_s(resource: Resource, body: Mapping[str, Any], how: Deletion) -> int:
     if resource.key != ("", "pods"):
         return 0
     spec = body.get("spec") or {}
-    if not spec.get("nodeName") or (body.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
+    if not spec.get("nodeName") or (body.get("status") or {}).get("phase") in builtin.ENDED:
         return 0  # there is nothing to stop
     own: int = spec.get("terminationGracePeriodSeconds", 30)
     return own if how.grace_s is None else how.grace_s
