@@ -28,7 +28,7 @@ class Create:
 class Replace:
     """Bring an object to what is wanted, if it is still the one (uid) in the state (generation) that was seen.
 
-    `spec`: the new value of each field of its spec that we render; empty where only the annotations change.
+    `spec`: the new value of each field of its spec that we render; empty where only annotations and labels change.
     """
 
     kind: Kind
@@ -37,6 +37,7 @@ class Replace:
     generation: int
     spec: Mapping[str, Any]
     annotations: Mapping[str, str]
+    labels: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
 
 

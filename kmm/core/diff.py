@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kmm.contract import Manifest
@@ -92,6 +92,9 @@ def _update(wanted: Wanted, kept: DaemonSet) -> Iterator[Action]:
         yield Announce(reason=Reason.DRIFT_REVERTED, message=message, warning=True)
     elif any(kept.annotations.get(key) != value for key, value in ours.items()):
         yield _replace(kept, {}, stamped, "what is noted about it has changed")
+    elif lost := {key: value for key, value in wanted.selector.items() if kept.labels.get(key) != value}:
+        # No edit of labels counts as a generation.
+        yield replace(_replace(kept, {}, stamped, "its labels were edited"), labels=lost)
 
 
 def _updatable(wanted: Wanted) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def _covers(live: Any, wanted: Any, key: str = "") -> bool:
             name in live and _covers(live[name], value, name) for name, value in wanted.items()
         ):
             return False
-        extra = live.keys() - wanted.keys()
+        extra = live.keys() - wanted.keys() - _unlike(live)
         return all(
             key not in _EXACT and (_is_default(name, live[name]) or _is_mirror(name, live, wanted)) for name in extra
         )
@@ -137,6 +140,14 @@ def _covers(live: Any, wanted: Any, key: str = "") -> bool:
             return False
         return all(_covers(mine, theirs) for mine, theirs in zip(live, wanted, strict=True))
     return bool(live == wanted)
+
+
+def _unlike(live: Mapping[str, Any]) -> set[str]:
+    """Return what may differ: the Go operator's finalizer on pods is no reason to reload a driver.
+
+    It is taken off them when they end.
+    """
+    return {"finalizers"} if live.get("finalizers") == [names.HELD_BY_THE_GO_OPERATOR] else set()
 
 
 def _is_default(name: str, value: Any) -> bool:

@@ -47,11 +47,6 @@ class Owned:
     annotations: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def kernel(self) -> str:
-        """The kernel it is for: verbatim where we made it, else the label's value."""
-        return self.annotations.get(names.VERBATIM_KERNEL) or self.labels.get(names.KERNEL, "")
-
-    @property
     def applied(self) -> bool:
         """Whether it is as we wrote it last: nobody has edited it since."""
         return self.annotations.get(names.APPLIED_GENERATION) == str(self.generation)
@@ -67,6 +62,11 @@ class DaemonSet(Owned):
     scheduled: int = 0
     ready: int = 0
     available: int = 0
+
+    @property
+    def kernel(self) -> str:
+        """The kernel it is for: verbatim where we made it, else the label's value, which its selector keeps."""
+        return self.annotations.get(names.VERBATIM_KERNEL) or self.selector.get(names.KERNEL, "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,18 +7,17 @@ import hashlib
 import logging
 import queue
 import threading
+import time
 from collections import OrderedDict
-from datetime import UTC, datetime
 from typing import Any
 
-from kmm.contract import Kind
 from kmm.core.actions import Announce
+from kmm.core.status import timestamp
 from kmm.core.view import Subject
 from kmm.errors import KmmError
-from kmm.runtime.kinds import MODULE, path_of
+from kmm.runtime.kinds import EVENT, MODULE, path_of
 from kmm.runtime.transport import MERGE_PATCH, AlreadyExists, NotFound, Transport
 
-EVENT = Kind(api_version="v1", kind="Event", plural="events")
 _LOG = logging.getLogger(__name__)
 _KNOWN = 1_000
 _MESSAGE = 1_000
@@ -48,9 +47,9 @@ class Announcer:
     def stop(self, timeout_s: float) -> None:
         """Tell what waits, then stop."""
         with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=timeout_s)
+            self._waiting.put(None, timeout=timeout_s / 2)
         if self._thread.is_alive():
-            self._thread.join(timeout_s)
+            self._thread.join(timeout_s / 2)
 
     def _run(self) -> None:
         while (found := self._waiting.get()) is not None:
@@ -64,7 +63,7 @@ class Announcer:
     def _make(self, subject: Subject, said: Announce) -> None:
         same = hashlib.sha256(f"{subject.uid}{said.reason}{said.message}".encode()).hexdigest()[:16]
         name = f"{subject.ref.name[:200]}.{same}"
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        now = timestamp(time.time())
         count = self._count[same] = self._count.pop(same, 0) + 1
         if len(self._count) > _KNOWN:
             self._count.popitem(last=False)

@@ -5,34 +5,28 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
 
 from kmm import __version__
 from kmm.catalog import Catalog
 from kmm.config import Config
-from kmm.contract import Kind
-from kmm.core import names
-from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.view import Answer, Operator, Question, Subject
 from kmm.errors import ConfigError, KmmError
-from kmm.runtime import kinds
 from kmm.runtime.announce import Announcer
-from kmm.runtime.carry_out import NODE, POD, Hands
+from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
-from kmm.runtime.controller import MODULE, Controller, Pace
-from kmm.runtime.controller import NODE as NODE_KERNEL
+from kmm.runtime.controller import Controller, Pace
 from kmm.runtime.health import Endpoint
 from kmm.runtime.lease import Elector, Terms
 from kmm.runtime.metrics import Metrics
 from kmm.runtime.probes import Probes
 from kmm.runtime.references import References
 from kmm.runtime.transport import ApiError, Transport
-from kmm.runtime.watch import Source, Watch
+from kmm.runtime.watch import Watch
 
 LEASE_NAME = "kmm.sigs.x-k8s.io"
-NAMESPACE = Kind(api_version="v1", kind="Namespace", plural="namespaces")
 _STOP_S = 8.0
 _LOG = logging.getLogger(__name__)
 
@@ -66,10 +60,8 @@ class App:
         self._references = References(transport, self.cluster.lock, self._changed_in, self._watch_failed)
         self.controller = Controller(self.cluster, hands, self._references, self.metrics, options.pace)
         self.metrics.of(self.cluster)
-        stores = self.cluster.stores().values()
         self._watches = [
-            Watch(transport, source, store, self._watch_failed)
-            for source, store in zip(self._sources(), stores, strict=True)
+            Watch(transport, source, store, self._watch_failed) for source, store in self.cluster.followed
         ]
         namespace = config.operator_namespace or "openshift-kmm"
         identity = f"{socket.gethostname()}_{uuid.uuid4()}"
@@ -83,22 +75,14 @@ class App:
             Endpoint(config.health_address, {"/healthz": self._alive, "/readyz": self._ready}),
         ]
 
-    @property
-    def ports(self) -> tuple[int, int]:
-        """Where metrics and health are served."""
-        first, second = (each.port for each in self._endpoints)
-        return first, second
-
     def start(self) -> None:
         """Watch, serve, and seek to lead."""
         _LOG.info("starting kmm %s against %s", __version__, self.transport.host)
         _LOG.info("metrics at %s, health at %s", self._config.metrics_address, self._config.health_address)
         for refusal in self._catalog.refusals:
             _LOG.warning("plugin %s is not used: %s: %s", refusal.name, refusal.reason, refusal.message)
-        watched = ", ".join(source.plural for source in self._sources())
-        _LOG.info("controller %s watches %s", MODULE, watched)
-        _LOG.info("controller %s watches nodes, modules", NODE_KERNEL)
-        _LOG.info("controller PodNodeModule watches pods")
+        for controller, watched in self.controller.watched().items():
+            _LOG.info("controller %s watches %s", controller, ", ".join(watched))
         for endpoint in self._endpoints:
             endpoint.start()
         self._announcer.start()
@@ -110,34 +94,25 @@ class App:
             self.controller.start()
 
     def stop(self) -> None:
-        """Finish what is under way, give the lease back, and stop."""
+        """Finish what is under way, give the lease back, and stop: within 10 s, whatever hangs."""
         _LOG.info("stopping")
-        self.controller.stop(_STOP_S / 2)
+        until = time.monotonic() + _STOP_S
+
+        def left_s(most_s: float) -> float:
+            return max(0.1, min(most_s, until - time.monotonic()))
+
+        self.controller.stop(left_s(_STOP_S / 2))
         self._probes.stop()
-        self._announcer.stop(_STOP_S / 4)
+        self._announcer.stop(left_s(_STOP_S / 4))
         for watch in self._watches:
             watch.stop()
         self._references.stop()
         if self._options.elect:
-            self.elector.release()
+            self.elector.release(left_s(_STOP_S))
         for endpoint in self._endpoints:
             endpoint.stop()
         _LOG.info("stopped")
         self.ended.set()
-
-    def _sources(self) -> list[Source[Any]]:
-        ours, task = names.MODULE_NAME, names.JOB_TYPE
-        return [
-            Source(path=kinds.path_of(NODE), trim=kinds.trim_node),
-            Source(path=kinds.path_of(kinds.MODULE), trim=kinds.trim_module),
-            Source(path=kinds.path_of(NAMESPACE), trim=kinds.trim_namespace, metadata_only=True),
-            Source(path=kinds.path_of(DAEMON_SET), trim=kinds.trim_daemon_set, selector=ours),
-            Source(path=kinds.path_of(POD), trim=kinds.trim_pod, selector=ours),
-            *(
-                Source(path=kinds.path_of(kind), trim=kinds.trim_task, selector=f"{ours},{task}", optional=True)
-                for kind in self.cluster.tasks
-            ),
-        ]
 
     def _alive(self) -> tuple[bool, bytes]:
         dead = [f"the watch of {each.source.plural} has ended" for each in self._watches if not each.is_alive()]

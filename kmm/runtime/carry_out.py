@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from kmm.contract import Kind, ModuleRef
+from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, LabelNode, Probe, Release, Replace, SetStatus
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.reasons import Reason
@@ -13,8 +14,9 @@ from kmm.core.view import Question, Subject
 from kmm.errors import KmmError
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.kinds import (
-    HELD_BY_THE_GO_OPERATOR,
     MODULE,
+    NODE,
+    POD,
     path_of,
     trim_daemon_set,
     trim_module,
@@ -32,9 +34,6 @@ from kmm.runtime.transport import (
     Transport,
 )
 from kmm.runtime.watch import item_of
-
-NODE = Kind(api_version="v1", kind="Node", plural="nodes")
-POD = Kind(api_version="v1", kind="Pod", plural="pods")
 
 
 class Hands:
@@ -102,7 +101,14 @@ class Hands:
             body = self._transport.ask("GET", path_of(action.kind, subject.ref.namespace, action.name)).read()
             owners = body["metadata"].get("ownerReferences") or ()
             if any(each.get("controller") and each["uid"] == subject.uid for each in owners):
-                store.put(item_of(body, trim))  # made before, and its answer was lost
+                # Made before, and its answer was lost; or somebody took off the labels that we see it by.
+                labels = action.manifest["metadata"]["labels"]
+                if labels.items() <= (body["metadata"].get("labels") or {}).items():
+                    store.put(item_of(body, trim))
+                else:
+                    patch = {"metadata": {"uid": body["metadata"]["uid"], "labels": labels}}
+                    path = path_of(action.kind, subject.ref.namespace, action.name)
+                    self._remember(store, self._transport.ask("PATCH", path, patch, MERGE_PATCH), trim)
                 return
             # Not ours: nothing is touched, and the next plan says so.
             self._cluster.take(subject.uid, action.name)
@@ -121,6 +127,10 @@ class Hands:
         patch += [
             {"op": "add", "path": f"/metadata/annotations/{_escaped(key)}", "value": value}
             for key, value in action.annotations.items()
+        ]
+        patch += [
+            {"op": "add", "path": f"/metadata/labels/{_escaped(key)}", "value": value}
+            for key, value in action.labels.items()
         ]
         path = path_of(action.kind, module.namespace, action.name)
         try:
@@ -159,7 +169,7 @@ class Hands:
         try:
             meta = self._transport.ask("GET", path).read()["metadata"]
             finalizers = meta.get("finalizers") or []
-            if meta["uid"] != action.uid or HELD_BY_THE_GO_OPERATOR not in finalizers:
+            if meta["uid"] != action.uid or names.HELD_BY_THE_GO_OPERATOR not in finalizers:
                 return
             patch = [
                 {"op": "test", "path": "/metadata/uid", "value": action.uid},
@@ -167,7 +177,7 @@ class Hands:
                 {
                     "op": "replace",
                     "path": "/metadata/finalizers",
-                    "value": [each for each in finalizers if each != HELD_BY_THE_GO_OPERATOR],
+                    "value": [each for each in finalizers if each != names.HELD_BY_THE_GO_OPERATOR],
                 },
             ]
             self._transport.ask("PATCH", path, patch, JSON_PATCH)

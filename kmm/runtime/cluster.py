@@ -13,13 +13,29 @@ from kmm.catalog import Catalog
 from kmm.contract import Kind, ModuleRef, Progress, Renderer, State
 from kmm.core import names
 from kmm.core.images import BUILD, learn
+from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
 from kmm.core.spoke import makers
 from kmm.core.view import Answer, Operator, Pod, Question, SecretFacts, Subject, Task, View
 from kmm.errors import PluginError
 from kmm.loader import OWN_DISTRIBUTIONS
-from kmm.runtime.kinds import OwnedObject, PodFacts
+from kmm.runtime.kinds import (
+    MODULE,
+    NAMESPACE,
+    NODE,
+    POD,
+    OwnedObject,
+    PodFacts,
+    path_of,
+    trim_daemon_set,
+    trim_module,
+    trim_namespace,
+    trim_node,
+    trim_pod,
+    trim_task,
+)
 from kmm.runtime.store import Item, Store
+from kmm.runtime.watch import Source
 
 
 class Cluster:
@@ -40,6 +56,17 @@ class Cluster:
             kind: Store(self.lock, owner=lambda item: item.value.owner)
             for kind in dict.fromkeys(kind for each in makes for kind in each.owns)
         }
+        ours = names.MODULE_NAME
+        self.followed: list[tuple[Source[Any], Store[Any]]] = [
+            (Source(path=path_of(NODE), trim=trim_node), self.nodes),
+            (Source(path=path_of(MODULE), trim=trim_module), self.modules),
+            (Source(path=path_of(NAMESPACE), trim=trim_namespace, metadata_only=True), self.namespaces),
+            (Source(path=path_of(DAEMON_SET), trim=trim_daemon_set, selector=ours), self.daemon_sets),
+            (Source(path=path_of(POD), trim=trim_pod, selector=ours), self.pods),
+        ]
+        for kind, store in self.tasks.items():
+            tasks = Source(path=path_of(kind), trim=trim_task, selector=f"{ours},{names.JOB_TYPE}", optional=True)
+            self.followed.append((tasks, store))
         self._answers: dict[Question, Answer] = {}
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
@@ -52,28 +79,15 @@ class Cluster:
                 self._strangers |= {offer.name: plugin.distribution for offer in offers}
                 self._strangers |= {driver.name: plugin.distribution for driver in plugin.drivers}
 
-    def stores(self) -> dict[str, Store[Any]]:
-        """Return every store by the plural of its kind."""
-        return {
-            "nodes": self.nodes,
-            "modules": self.modules,
-            "namespaces": self.namespaces,
-            "daemonsets": self.daemon_sets,
-            "pods": self.pods,
-            **{f"{kind.plural}.{kind.api_version}": store for kind, store in self.tasks.items()},
-        }
-
     def unsynced(self) -> list[str]:
         """Return the kinds whose watch has not listed once."""
-        return [plural for plural, store in self.stores().items() if not store.synced.is_set()]
+        return [source.plural for source, store in self.followed if not store.synced.is_set()]
 
     def known(self, namespace: str, name: str) -> Subject | None:
         """Return a Module as it was judged last, or None where that has not been done for what it is now."""
         item = self.modules.get(namespace, name)
         found = self._subjects.get(item.uid) if item else None
-        if item is None or found is None:
-            return None
-        return found if found.generation == item.value["metadata"].get("generation", 1) else None
+        return found if item and found and (found.generation, found.deleting) == _state_of(item) else None
 
     def subject(self, namespace: str, name: str) -> Subject | None:
         """Return a Module as plans see it, or None where it is gone.
@@ -83,10 +97,9 @@ class Cluster:
         item = self.modules.get(namespace, name)
         if item is None:
             return None
-        meta = item.value["metadata"]
-        generation, deleting = meta.get("generation", 1), "deletionTimestamp" in meta
-        known = self._subjects.get(item.uid)
-        if known is None or (known.generation, known.deleting) != (generation, deleting):
+        known = self.known(namespace, name)
+        if known is None or known.uid != item.uid:
+            generation, deleting = _state_of(item)
             judgement = judge(item.value, self.catalog)
             known = Subject(
                 ref=ModuleRef(namespace=namespace, name=name),
@@ -96,7 +109,9 @@ class Cluster:
                 spec=judgement.value.spec if judgement.value and not judgement.errors else None,
                 errors=judgement.errors,
             )
-            self._subjects[item.uid] = known
+            with self.lock:
+                if self.modules.by_uid(item.uid):  # else it has been forgotten meanwhile
+                    self._subjects[item.uid] = known
         return known
 
     def provider(self, namespace: str, name: str) -> str:
@@ -300,7 +315,9 @@ class Cluster:
             return Progress(state=State.RUNNING, message=f"{able[0].name} cannot read it: {type(error).__name__}")
 
 
-_OVER = (("Complete", "True"), ("Failed", "True"))
+def _state_of(module: Item[Mapping[str, Any]]) -> tuple[int, bool]:
+    meta = module.value["metadata"]
+    return meta.get("generation", 1), "deletionTimestamp" in meta
 
 
 def _finished_at_s(manifests: list[Any], pods: list[Any]) -> float | None:

@@ -29,7 +29,7 @@ from kmm.runtime.store import Item
 from kmm.runtime.transport import AlreadyExists, ApiError, Conflict
 
 Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
-MODULE, NODE = "Module", "NodeKernel"
+FOR_MODULES, FOR_NODES, FOR_PODS = "Module", "NodeKernel", "PodNodeModule"
 _NODES, _MODULES = 0, 1  # nodes are served first: what they say decides where drivers run
 _UNSYNCED_S = 0.1
 _LOG = logging.getLogger(__name__)
@@ -68,12 +68,17 @@ class Controller:
         for store in cluster.tasks.values():
             store.heard.append(self._heard_of_owned)
 
+    def watched(self) -> dict[str, list[str]]:
+        """Return the kinds that each controller watches."""
+        every = [source.plural for source, _ in self._cluster.followed]
+        return {FOR_MODULES: every, FOR_NODES: ["nodes", "modules", "pods"], FOR_PODS: ["pods"]}
+
     def start(self) -> None:
         """Begin with all there is."""
         for item in self._cluster.nodes.items():
-            self._add(NODE, "", item.name)
+            self._add(FOR_NODES, "", item.name)
         for module in self._cluster.modules.items():
-            self._add(MODULE, *module.key)
+            self._add(FOR_MODULES, *module.key)
         for thread in self._threads:
             thread.start()
 
@@ -89,44 +94,44 @@ class Controller:
         """Look again at the Modules of a namespace: something that they refer to has changed."""
         for item in self._cluster.modules.items():
             if item.namespace == namespace:
-                self._add(MODULE, *item.key)
+                self._add(FOR_MODULES, *item.key)
 
     def answered(self, question: Question, answer: Answer, subject: Subject) -> None:
         """Learn what a registry said, and look again at the Module that asked."""
         self._cluster.learn(question, answer)
-        self._add(MODULE, subject.ref.namespace, subject.ref.name)
+        self._add(FOR_MODULES, subject.ref.namespace, subject.ref.name)
 
     def _provider(self, key: Key) -> str:
         """Return whose plugin a Module works with, where it is somebody else's."""
-        return self._cluster.provider(key[1], key[2]) if key[0] == MODULE else ""
+        return self._cluster.provider(key[1], key[2]) if key[0] == FOR_MODULES else ""
 
     # ── What wakes whom ───────────────────────────────────────────────────────────────────────────────────────
 
     def _add(self, controller: str, namespace: str, name: str) -> None:
-        self.queue.add((controller, namespace, name), _NODES if controller == NODE else _MODULES)
+        self.queue.add((controller, namespace, name), _NODES if controller == FOR_NODES else _MODULES)
 
     def _heard_of_node(self, before: Item[Node] | None, after: Item[Node] | None) -> None:
         known = [each.value for each in (before, after) if each]
         if after:
-            self._add(NODE, "", after.name)
+            self._add(FOR_NODES, "", after.name)
         selected = self._cluster.selected()
         old, new = (None if each is None else _placed(each.value, selected) for each in (before, after))
         if old == new:
             return
         for key in self._cluster.targeting(*known):
-            self._add(MODULE, *key)
+            self._add(FOR_MODULES, *key)
         # The label of a kernel depends on which others there are.
         labels = names.kernel_label_values(self._cluster.kernels())
         for kernel in labels.keys() & self._labels.keys():
             if labels[kernel] != self._labels[kernel]:
                 for other in self._cluster.nodes.by("kernel", kernel):
-                    self._add(NODE, "", other.name)
+                    self._add(FOR_NODES, "", other.name)
         self._labels = labels
 
     def _heard_of_module(self, before: Item[Any] | None, after: Item[Any] | None) -> None:
         for each in (before, after):
             if each is not None:
-                self._add(MODULE, *each.key)
+                self._add(FOR_MODULES, *each.key)
         if (before and before.uid) != (after and after.uid):
             for gone in (before,) if before else ():
                 self._cluster.forget(gone.uid)
@@ -136,7 +141,7 @@ class Controller:
                 said = _labels_of(*each.key) if each else set[str]()
                 for node in self._cluster.nodes.items():
                     if not said.isdisjoint(node.value.labels):
-                        self._add(NODE, "", node.name)
+                        self._add(FOR_NODES, "", node.name)
 
     def _heard_of_namespace(self, before: Item[Any] | None, after: Item[Any] | None) -> None:
         for each in (before, after):
@@ -147,22 +152,22 @@ class Controller:
         for each in (before, after):
             module = self._cluster.module(each.value.owner) if each else None
             if module:
-                self._add(MODULE, *module)
+                self._add(FOR_MODULES, *module)
         for each in (after,) if before is None and after else ():
             for pod in self._cluster.pods.by("owner", each.uid):  # heard of before it
                 if pod.value.node:
-                    self._add(NODE, "", pod.value.node)
+                    self._add(FOR_NODES, "", pod.value.node)
 
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
         for each in (before, after):
             if each is None:
                 continue
             if each.value.node and each.value.role:
-                self._add(NODE, "", each.value.node)
+                self._add(FOR_NODES, "", each.value.node)
             owner = self._cluster.owner(each.value.owner)
             # What a ready pod changes for its Module is told by its DaemonSet's status.
             if owner and (not each.value.role or each.value.waiting_reason):
-                self._add(MODULE, *owner)
+                self._add(FOR_MODULES, *owner)
 
     # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +176,7 @@ class Controller:
         while self._cluster.unsynced() and not self.queue.closed.wait(_UNSYNCED_S):
             pass
         while (key := self.queue.take()) is not None:
-            lane = _NODES if key[0] == NODE else _MODULES
+            lane = _NODES if key[0] == FOR_NODES else _MODULES
             try:
                 with self._metrics.reconcile(key[0]):
                     self._reconcile(key)
@@ -192,7 +197,7 @@ class Controller:
 
     def _reconcile(self, key: Key) -> None:
         controller, namespace, name = key
-        if controller == NODE:
+        if controller == FOR_NODES:
             self._reconcile_node(key, name)
         else:
             self._reconcile_module(key, namespace, name)

@@ -15,7 +15,13 @@ from kmm.core.placement import Node, node_of
 from kmm.core.view import DaemonSet
 
 MODULE = Kind(api_version="kmm.sigs.x-k8s.io/v1beta1", kind="Module", plural="modules")
-HELD_BY_THE_GO_OPERATOR = f"{PREFIX}node-labeler"
+NODE = Kind(api_version="v1", kind="Node", plural="nodes")
+NAMESPACE = Kind(api_version="v1", kind="Namespace", plural="namespaces")
+POD = Kind(api_version="v1", kind="Pod", plural="pods")
+CONFIG_MAP = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
+SECRET = Kind(api_version="v1", kind="Secret", plural="secrets")
+EVENT = Kind(api_version="v1", kind="Event", plural="events")
+LEASE = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ def trim_daemon_set(body: Mapping[str, Any]) -> OwnedObject:
             generation=meta.get("generation", 1),
             created=meta.get("creationTimestamp") or "",
             deleting="deletionTimestamp" in meta,
-            labels={**template_labels, **labels},
+            labels=labels,
             annotations={key: value for key, value in annotations.items() if key.startswith(PREFIX)},
             role=labels.get(names.ROLE) or template_labels.get(names.ROLE, ""),
             selector=(spec.get("selector") or {}).get("matchLabels") or {},
@@ -140,7 +146,7 @@ def trim_pod(body: Mapping[str, Any]) -> PodFacts:
         node=sys.intern((body.get("spec") or {}).get("nodeName") or ""),
         ready=is_ready,
         deleting="deletionTimestamp" in meta,
-        held=HELD_BY_THE_GO_OPERATOR in (meta.get("finalizers") or ()),
+        held=names.HELD_BY_THE_GO_OPERATOR in (meta.get("finalizers") or ()),
         waiting_reason=waiting.get("reason") or "",
         waiting_message=waiting.get("message") or "",
         manifest=None if role else {"metadata": {"name": meta["name"], "labels": labels}, "status": status},

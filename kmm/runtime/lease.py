@@ -14,12 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from kmm.contract import Kind
 from kmm.errors import KmmError
-from kmm.runtime.kinds import path_of
+from kmm.runtime.kinds import LEASE, path_of
 from kmm.runtime.transport import ApiError, Conflict, NotFound, Transport
 
-LEASE = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 _LOG = logging.getLogger(__name__)
 
 
@@ -65,7 +63,7 @@ class Elector:
         self._namespace, self._name, self._terms = namespace, name, terms or Terms()
         self._deadline = 0.0
         self._held: dict[str, Any] | None = None
-        self._seen: tuple[str, float] = ("", 0.0)  # the version of another's lease, and since when it is that
+        self._seen: tuple[str, float] = ("", 0.0)  # the version of another's lease, until when it counts
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -84,14 +82,16 @@ class Elector:
 
     def release(self, timeout_s: float = 3) -> None:
         """Give the lease back, so that another one need not wait for its end."""
+        until = time.monotonic() + timeout_s
         self._stopping.set()
-        self._thread.join(timeout_s)
+        self._thread.join(timeout_s / 2)
         if self._held is None or not self.is_leader():
             return
         self._deadline = 0.0
         body = {**self._held, "spec": {**self._held["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}}
         with contextlib.suppress(KmmError):
-            self._transport.ask("PUT", self._path(), body, timeout_s=timeout_s, guarded=False)
+            left_s = max(0.1, until - time.monotonic())
+            self._transport.ask("PUT", self._path(), body, timeout_s=left_s, guarded=False)
 
     def _run(self) -> None:
         _LOG.info("attempting to acquire leader lease %s/%s", self._namespace, self._name)
@@ -130,6 +130,8 @@ class Elector:
         try:
             body = self._held or self._transport.ask("GET", self._path(), timeout_s=self._terms.retry_s + 2).read()
         except NotFound:
+            if began < self._seen[1]:
+                return False  # whoever had it may not know yet that it was deleted
             made = {
                 "apiVersion": LEASE.api_version,
                 "kind": LEASE.kind,
@@ -142,8 +144,9 @@ class Elector:
         if old.get("holderIdentity") not in (self._identity, "", None):
             version = body["metadata"]["resourceVersion"]
             if self._seen[0] != version:
-                self._seen = (version, began)  # by our own clock: the other's may be wrong
-            if began < self._seen[1] + float(old.get("leaseDurationSeconds") or self._terms.duration_s):
+                # By our own clock: the other's may be wrong.
+                self._seen = (version, began + float(old.get("leaseDurationSeconds") or self._terms.duration_s))
+            if began < self._seen[1]:
                 return False
         if old.get("holderIdentity") != self._identity:
             spec |= {"acquireTime": now, "leaseTransitions": (old.get("leaseTransitions") or 0) + 1}

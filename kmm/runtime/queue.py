@@ -119,12 +119,6 @@ class Queue(Generic[K]):
         with self._changed:
             self._failures.pop(key, None)
 
-    def forget(self, key: K) -> None:
-        """Drop a key that is of no more interest."""
-        with self._changed:
-            self._failures.pop(key, None)
-            self._due.pop(key, None)
-
     def depth(self) -> int:
         """Return how many keys are ready or under way."""
         with self._changed:

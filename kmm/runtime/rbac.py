@@ -7,15 +7,10 @@ from typing import Any
 from kmm.catalog import Catalog
 from kmm.contract import Kind, Renderer
 from kmm.core.loader_daemonset import DAEMON_SET
-from kmm.runtime.announce import EVENT
-from kmm.runtime.carry_out import NODE, POD
-from kmm.runtime.kinds import MODULE
-from kmm.runtime.lease import LEASE
-from kmm.runtime.references import CONFIG_MAP, SECRET
+from kmm.runtime.kinds import CONFIG_MAP, EVENT, LEASE, MODULE, NAMESPACE, NODE, POD, SECRET
 
 OPERATOR = "kmm-operator-controller-manager"
 ACCOUNTS = (OPERATOR, "kmm-operator-module-loader", "kmm-operator-device-plugin")
-NAMESPACE = Kind(api_version="v1", kind="Namespace", plural="namespaces")
 _WATCH = ("get", "list", "watch")
 _OWN = (*_WATCH, "create", "delete", "patch")
 

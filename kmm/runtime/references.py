@@ -16,13 +16,11 @@ from kmm.api.module import KernelMapping, ModuleLoaderContainer
 from kmm.contract import Kind
 from kmm.core import names
 from kmm.core.view import SecretFacts, Subject
-from kmm.runtime.kinds import path_of, trim_metadata
+from kmm.runtime.kinds import CONFIG_MAP, SECRET, path_of, trim_metadata
 from kmm.runtime.store import Item, Store
 from kmm.runtime.transport import NotFound, Transport, Unreachable
 from kmm.runtime.watch import Source, Watch
 
-CONFIG_MAP = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
-SECRET = Kind(api_version="v1", kind="Secret", plural="secrets")
 _NAMESPACES = 20  # with more of them, one watch of all is cheaper
 _DOCKERFILE = ("dockerfile", "Dockerfile")
 _EVERYWHERE = ""
@@ -52,7 +50,7 @@ class References:
             else:
                 self._wanted.pop(subject.uid, None)
             self._adjust()
-            return all(self._watch_of(*each).store.synced.is_set() for each in wanted)
+            return all(self._store_of(*each) is not None for each in wanted)
 
     def forget(self, uid: str) -> None:
         """Follow no longer what a Module refers to that is gone."""
@@ -99,10 +97,10 @@ class References:
 
     def _content(self, kind: Kind, namespace: str, name: str) -> Any:
         with self._lock:
-            watch = self._watches.get((kind, _EVERYWHERE)) or self._watches.get((kind, namespace))
-        if watch is None or not watch.store.synced.is_set():
+            store = self._store_of(kind, namespace)
+        if store is None:
             raise Unreachable(f"the {kind.plural} of {namespace} are not listed yet")
-        item = watch.store.get(namespace, name)
+        item = store.get(namespace, name)
         key = (kind, namespace, name)
         if item is None:
             self._contents.pop(key, None)
@@ -117,8 +115,10 @@ class References:
             self._contents[key] = known
         return known[1]
 
-    def _watch_of(self, kind: Kind, namespace: str) -> Watch[None]:
-        return self._watches.get((kind, _EVERYWHERE)) or self._watches[kind, namespace]
+    def _store_of(self, kind: Kind, namespace: str) -> Store[None] | None:
+        """Return a store that has all of that kind and namespace; None where none has listed them yet."""
+        found = (self._watches.get((kind, each)) for each in (_EVERYWHERE, namespace))
+        return next((watch.store for watch in found if watch and watch.store.synced.is_set()), None)
 
     def _adjust(self) -> None:
         """Start the watches that are missing, stop those that nobody wants."""
@@ -132,8 +132,13 @@ class References:
             source = Source(path=path_of(kind, namespace), trim=trim_metadata, metadata_only=True)
             watch = self._watches[kind, namespace] = Watch(self._transport, source, store, self._failed)
             watch.start()
-        for key in self._watches.keys() - every:
-            self._watches.pop(key).stop()
+        for kind, namespace in self._watches.keys() - every:
+            follower = self._watches.get((kind, _EVERYWHERE))
+            if follower and namespace and not follower.store.synced.is_set():
+                continue  # it goes once the other one knows all that it knows
+            self._watches.pop((kind, namespace)).stop()
+            for key in [each for each in self._contents if each[:2] == (kind, namespace)]:
+                del self._contents[key]
 
 
 def referred(subject: Subject) -> Iterator[tuple[Kind, str]]:

@@ -84,7 +84,7 @@ _OBJECT = msgspec.json.Decoder(_Object)
 
 
 class Watch(Generic[V]):
-    """Keeps a store like the cluster. `failed` hears of what goes wrong; `done` of each event, for metrics."""
+    """Keeps a store like the cluster. `failed` hears of what goes wrong."""
 
     def __init__(
         self, transport: Transport, source: Source[V], store: Store[V], failed: Callable[[str, Exception], None]
@@ -115,10 +115,6 @@ class Watch(Generic[V]):
     def join(self, timeout_s: float) -> None:
         """Wait for the thread."""
         self._thread.join(timeout_s)
-
-    def item(self, body: Mapping[str, Any]) -> Item[V]:
-        """Return an object as it is kept."""
-        return item_of(body, self.source.trim)
 
     def _run(self) -> None:
         version, failures, expired = "", 0, False
@@ -162,7 +158,7 @@ class Watch(Generic[V]):
             answer = self._transport.ask("GET", self.source.path, query=query, accept=accept)
             page = _LIST.decode(answer.body)
             for body in page.items or ():
-                item = self.item(body)
+                item = item_of(body, self.source.trim)
                 uids.add(item.uid)
                 self.store.put(item)
             if self._stopping.is_set():
@@ -220,7 +216,7 @@ class Watch(Generic[V]):
             meta = _OBJECT.decode(event.object).metadata
             self.store.drop(meta.namespace, meta.name, meta.uid, int(meta.resourceVersion))
             return meta.resourceVersion
-        item = self.item(msgspec.json.decode(event.object))
+        item = item_of(msgspec.json.decode(event.object), self.source.trim)
         self.store.put(item)
         return str(item.version)
 

@@ -79,6 +79,7 @@ def replaced(owned: DaemonSet, action: Replace) -> DaemonSet:
         owned,
         generation=owned.generation + bool(action.spec),
         annotations={**owned.annotations, **action.annotations},
+        labels={**owned.labels, **action.labels},
         spec=None,
     )
 
@@ -283,6 +284,21 @@ def test_annotations_of_others_cost_nothing():
     assert actions(want, live(want, annotations={**live(want).annotations, "others": "x"})) == []
 
 
+def test_labels_that_somebody_edited_are_brought_back_without_touching_the_pods():
+    want = wanted()
+    for labels in ({}, {**LABELS, f"{PREFIX}role": "device-plugin"}, {**LABELS, "mine": "kept"}):
+        found = live(want, labels=labels)
+        said = actions(want, found)
+        if labels.items() >= LABELS.items():
+            assert said == []
+            continue
+        (replace,) = said
+        assert replace.spec == {}
+        after = replaced(found, replace)
+        assert after.labels.items() >= LABELS.items()
+        assert actions(want, after) == []
+
+
 # ── Taking over from the Go operator ──────────────────────────────────────────────────────────────────────────
 
 
@@ -301,6 +317,17 @@ def test_an_equal_object_of_the_go_operator_is_only_annotated_so_that_no_driver_
     after = replaced(found, replace)
     assert actions(want, after) == []
     assert after.applied
+
+
+def test_the_go_operators_finalizer_on_pods_reloads_no_driver():
+    want = wanted()
+    spec = with_defaults(want)
+    spec["template"]["metadata"]["finalizers"] = [f"{PREFIX}node-labeler"]
+    replace, _ = actions(want, go_operators(want, spec=spec))
+    assert replace.spec == {}
+    spec["template"]["metadata"]["finalizers"].append("example.com/another")
+    replace, _ = actions(want, go_operators(want, spec=spec))
+    assert replace.spec
 
 
 def change(path: str, value: Any):

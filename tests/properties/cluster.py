@@ -167,7 +167,10 @@ class Cluster:
             return
         generation = found.generation + bool(action.spec)
         annotations = {**found.annotations, **action.annotations}
-        self.daemon_sets[action.name] = replace(found, annotations=annotations, generation=generation, spec=None)
+        labels = {**found.labels, **action.labels}
+        self.daemon_sets[action.name] = replace(
+            found, annotations=annotations, labels=labels, generation=generation, spec=None
+        )
 
     def _delete(self, action: Delete) -> None:
         assert action.uid not in self.foreign.values(), "a stranger's object"
@@ -190,9 +193,9 @@ class Cluster:
             self.answers[question] = Missing()
 
     def edit(self) -> None:
-        """Somebody else edits every DaemonSet."""
+        """Somebody else edits every DaemonSet, and takes its labels off."""
         for name, each in self.daemon_sets.items():
-            self.daemon_sets[name] = replace(each, generation=each.generation + 1)
+            self.daemon_sets[name] = replace(each, generation=each.generation + 1, labels={})
 
     # ── What the controllers do meanwhile ─────────────────────────────────────────────────────────────────────
 

@@ -416,8 +416,7 @@ def test_the_go_operators_daemonsets_are_taken_over_without_reloading(world):
     )
     found.quiet()
     assert [each["metadata"]["name"] for each in found.sets()] == [made.name]
-    if found.api.get(f"{path}/{made.name}").body["metadata"]["generation"] == 1:
-        assert {each["metadata"]["uid"] for each in found.api.get(core(NAMESPACE, "pods")).body["items"]} == pods
+    assert {each["metadata"]["uid"] for each in found.api.get(core(NAMESPACE, "pods")).body["items"]} == pods
     found.api.delete(f"{modules(NAMESPACE)}/m")
     eventually(lambda: not found.api.get(core(NAMESPACE, "pods")).body["items"], "their finalizer does not hold them")
 
@@ -427,10 +426,17 @@ def test_a_daemonset_whose_label_was_taken_is_found_again(there):
     name = world.loaders()["6.0.0"]["metadata"]["name"]
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{name}"
     app = world.apps[0]
-    world.api.patch(path, {"metadata": {"labels": {f"{P}module.name": None}}})
-    eventually(lambda: app.cluster.daemon_sets.get(NAMESPACE, name) is None, "it is not seen any more")
-    world.api.patch(path, {"metadata": {"labels": {f"{P}module.name": "m"}}})
+    before = world.api.get(path).body["metadata"]
+    assert world.api.patch(path, {"metadata": {"labels": None}}).code == 200
+    eventually(
+        lambda: world.api.get(path).body["metadata"].get("labels") == before["labels"], "its labels are brought back"
+    )
     eventually(lambda: app.cluster.daemon_sets.get(NAMESPACE, name), "it is seen again")
+    after = world.api.get(path).body["metadata"]
+    assert (after["uid"], after["generation"]) == (before["uid"], before["generation"])
+    role = {f"{P}role": "device-plugin"}
+    assert world.api.patch(path, {"metadata": {"labels": role}}).code == 200
+    eventually(lambda: world.api.get(path).body["metadata"]["labels"] == before["labels"], "and so is one alone")
     edit = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil.example.com/x:1"}]
     assert world.api.patch(path, edit, "json").code == 200
     eventually(
