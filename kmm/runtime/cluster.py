@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -34,6 +35,7 @@ from kmm.runtime.kinds import (
     trim_pod,
     trim_task,
 )
+from kmm.runtime.lease import boot_time_s
 from kmm.runtime.store import Item, Store
 from kmm.runtime.watch import Source
 
@@ -71,6 +73,9 @@ class Cluster:
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
         self._under_way: dict[str, int] = {}
+        self._over_since: dict[str, float] = {}  # by the clock that nobody sets
+        for store in self.tasks.values():
+            store.heard.append(self._task_gone)
         # What strangers' plugins offer, by name: they must not hold all workers.
         self._strangers: dict[str, str] = {}
         for plugin in catalog.plugins:
@@ -293,8 +298,21 @@ class Cluster:
             annotations=meta.get("annotations") or {},
             job_type=job_type,
             progress=progress,
-            finished_at_s=_finished_at_s(manifests, pods) if over else None,
+            finished_at_s=self._finished_at_s(objects[0].uid, manifests, pods) if over else None,
         )
+
+    def _finished_at_s(self, uid: str, manifests: list[Any], pods: list[Any]) -> float | None:
+        """Return when a task ended; at the latest when it was first seen to, however wrong our clock is or becomes."""
+        said_s = _finished_at_s(manifests, pods)
+        if said_s is None:
+            return None
+        with self.lock:
+            seen_s = self._over_since.setdefault(uid, boot_time_s())
+        return min(said_s, time.time() - (boot_time_s() - seen_s))
+
+    def _task_gone(self, before: Item[OwnedObject] | None, after: Item[OwnedObject] | None) -> None:
+        if before and not (after and after.uid == before.uid):
+            self._over_since.pop(before.uid, None)
 
     def _observed(self, kind: Kind, job_type: str, manifests: list[Any], pods: list[Any]) -> Progress:
         offers: Iterable[Renderer[Any]] = (

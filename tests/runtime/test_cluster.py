@@ -1,0 +1,72 @@
+"""What is known of the cluster, and the views of it."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from apiserver.samples import a_module
+
+from kmm.catalog import Plugin, build_catalog
+from kmm.contract import Kind, Progress, State
+from kmm.core import names
+from kmm.core.view import Operator
+from kmm.runtime import cluster as cluster_module
+from kmm.runtime.cluster import Cluster
+from kmm.runtime.kinds import trim_module, trim_task
+from kmm.runtime.watch import item_of
+
+JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
+
+
+class Builder:
+    name, owns, requires = "tests", (JOB,), ()
+
+    def render(self, request):
+        return []
+
+    def observe(self, objects, pods):
+        return Progress(state=State.FAILED)
+
+
+@pytest.fixture
+def known():
+    catalog = build_catalog([Plugin(name="tests", distribution="tests", version="1", builders=(Builder(),))])
+    return Cluster(catalog, Operator(namespace="kmm-system"))
+
+
+def meta(name, uid, **more):
+    return {"name": name, "namespace": "kmm-system", "uid": uid, "resourceVersion": "1", **more}
+
+
+def failed_job(ended):
+    owner = {"apiVersion": "v1", "kind": "Module", "name": "m", "uid": "u", "controller": True}
+    labels = {names.MODULE_NAME: "m", names.JOB_TYPE: "build"}
+    condition = {"type": "Failed", "status": "True", "lastTransitionTime": ended}
+    return {
+        "metadata": meta("m-build-1", "job", labels=labels, ownerReferences=[owner]),
+        "status": {"conditions": [condition]},
+    }
+
+
+def finished_at_s(known):
+    subject = known.subject("kmm-system", "m")
+    (task,) = known.view(subject, {}, {}).tasks
+    return task.finished_at_s
+
+
+@pytest.mark.parametrize(("ended", "year"), [("2020-01-01T00:00:00Z", 2020), ("2200-01-01T00:00:00Z", None)])
+def test_a_task_ended_when_it_says_so_but_never_after_it_was_seen(known, monkeypatch, ended, year):
+    module = a_module()
+    known.modules.put(item_of({**module, "metadata": meta("m", "u")}, trim_module))
+    known.tasks[JOB].put(item_of(failed_job(ended), trim_task))
+    began_s = time.time()
+    first_s = finished_at_s(known)
+    assert time.gmtime(first_s).tm_year == (year or time.gmtime(began_s).tm_year)
+    # A clock that jumps back must not make a back-off longer: an hour that has passed has passed.
+    boot_s = cluster_module.boot_time_s()
+    monkeypatch.setattr(cluster_module, "boot_time_s", lambda: boot_s + 3600)
+    monkeypatch.setattr(cluster_module.time, "time", lambda: began_s - 86_400)
+    assert finished_at_s(known) <= began_s - 86_400 - 3590
+    known.tasks[JOB].drop("kmm-system", "m-build-1", "job")
+    assert not known._over_since
