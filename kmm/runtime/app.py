@@ -78,7 +78,7 @@ class App:
     def start(self) -> None:
         """Watch, serve, and seek to lead."""
         _LOG.info("starting kmm %s against %s", __version__, self.transport.host)
-        _LOG.info("metrics at %s, health at %s", self._config.metrics_address, self._config.health_address)
+        _LOG.info("metrics at %s, health at %s", *(endpoint.address for endpoint in self._endpoints))
         for refusal in self._catalog.refusals:
             _LOG.warning("plugin %s is not used: %s: %s", refusal.name, refusal.reason, refusal.message)
         for controller, watched in self.controller.watched().items():

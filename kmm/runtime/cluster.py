@@ -302,7 +302,7 @@ class Cluster:
         )
 
     def _finished_at_s(self, uid: str, manifests: list[Any], pods: list[Any]) -> float | None:
-        """Return when a task ended; at the latest when it was first seen to, however wrong our clock is or becomes."""
+        """Return when a task ended; at the latest when that was first seen, however wrong our clock is."""
         said_s = _finished_at_s(manifests, pods)
         if said_s is None:
             return None

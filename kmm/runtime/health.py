@@ -67,9 +67,10 @@ class Endpoint:
         self._thread = threading.Thread(target=self._server.serve_forever, name=f"http-{port}", daemon=True)
 
     @property
-    def port(self) -> int:
+    def address(self) -> str:
         """Where it listens."""
-        return int(self._server.server_address[1])
+        host, port = self._server.server_name, self._server.server_port
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def start(self) -> None:
         """Serve, in a thread of its own."""

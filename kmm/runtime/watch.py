@@ -134,7 +134,7 @@ class Watch(Generic[V]):
                     self._failed(self.source.plural, error)
                     version, expired = "", True
                     continue
-                if not isinstance(error, ApiError | Unreachable | urllib3.exceptions.HTTPError | OSError):
+                if not isinstance(error, ApiError | Unreachable | OSError):
                     _LOG.exception("watch of %s", self.source.plural)
                     version = ""  # what could not be understood may be missing: begin anew
                 elif isinstance(error, Expired):
@@ -200,6 +200,8 @@ class Watch(Generic[V]):
                     self._stopping.wait(_COALESCE_S)
         except urllib3.exceptions.ReadTimeoutError:
             yield version  # silence is no fault: resume
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable("the connection broke") from error
         finally:
             with self._lock:
                 self._response = None

@@ -65,12 +65,12 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def eventually(look) -> None:
-    until = time.monotonic() + 60
+def eventually(look, every_s: float = 0.002) -> None:
+    until = time.monotonic() + 300
     while not look():
         if time.monotonic() > until:
             raise SystemExit("the operator did not get there")
-        time.sleep(0.002)
+        time.sleep(every_s)
 
 
 def measure() -> None:
@@ -108,17 +108,18 @@ def one(nodes: int, *, more: bool) -> None:
         with subprocess.Popen(
             [KMM, "run", "--kubeconfig", said["operator"]], env=environment, stderr=subprocess.DEVNULL
         ) as operator:
-            labelled = "/api/v1/nodes?limit=1&labelSelector=!kmm.node.kubernetes.io/kernel-version.full"
-            eventually(lambda: not api.ask("GET", labelled)["items"])
-            found = memory(operator.pid)
-            print(
-                f"  {nodes:5,} nodes of 10 kB, all labelled            {found['VmRSS']:6.1f}  {found['VmHWM']:6.1f}"
-            )
-            if more:
-                cost(api, operator.pid, nodes, asked)
-            operator.terminate()
-            operator.wait(15)
-        server.stdin.close()
+            try:
+                labelled = "/api/v1/nodes?limit=1&labelSelector=!kmm.node.kubernetes.io/kernel-version.full"
+                eventually(lambda: not api.ask("GET", labelled)["items"], every_s=0.2)
+                found = memory(operator.pid)
+                rss, peak = found["VmRSS"], found["VmHWM"]
+                print(f"  {nodes:5,} nodes of 10 kB, all labelled            {rss:6.1f}  {peak:6.1f}")
+                if more:
+                    cost(api, operator.pid, nodes, asked)
+                operator.terminate()
+                operator.wait(15)
+            finally:
+                operator.kill()  # one that does not get there would be waited for
 
 
 def cost(api: Api, pid: int, nodes: int, asked) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import random
@@ -9,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ import yaml
 from apiserver.client import Api, eventually
 from apiserver.samples import a_module, a_node, core, modules
 from controlplane.controlplane import ControlPlane, Missing, binaries
-from world import NAMESPACE, World
+from world import NAMESPACE, PREFIX, World
 
 from kmm.loader import load_catalog
 from kmm.runtime.rbac import OPERATOR, manifests
@@ -51,14 +54,19 @@ class RealWorld(World):
             body = a_node(f"n{number}", {"a": "b"}, f"6.{number % 2}.0")
             assert self.api.post("/api/v1/nodes", body).code == 201
         eventually(lambda: all("taints" not in each["spec"] for each in self.api.get("/api/v1/nodes").body["items"]))
+        self.kubeconfig = self.credentials("operator")
+
+    def credentials(self, name: str) -> Path:
+        """Make a kubeconfig with a token of its own for the operator's account."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 7200}}
         token = self.api.post(f"{core(NAMESPACE, 'serviceaccounts')}/{OPERATOR}/token", body).body["status"]["token"]
-        config = yaml.safe_load(plane.kubeconfig().read_text())
+        config = yaml.safe_load(self.plane.kubeconfig().read_text())
         config["users"][0]["user"] = {"token": token}
-        self.kubeconfig = folder / "operator.kubeconfig"
-        self.kubeconfig.write_text(yaml.safe_dump(config))
+        path = self.folder / f"{name}.kubeconfig"
+        path.write_text(yaml.safe_dump(config))
+        return path
 
-    def run(self, **more: str) -> subprocess.Popen:
+    def run(self, kubeconfig: Path | None = None, **more: str) -> subprocess.Popen:
         """Start an operator."""
         environment = {
             **os.environ,
@@ -70,15 +78,63 @@ class RealWorld(World):
         }
         with (self.folder / "operator.log").open("ab") as log:
             process = subprocess.Popen(
-                [KMM, "run", "--kubeconfig", self.kubeconfig], env=environment, stdout=log, stderr=log
+                [KMM, "run", "--kubeconfig", kubeconfig or self.kubeconfig], env=environment, stdout=log, stderr=log
             )
         self.running.append(process)
         return process
 
-    def audit(self) -> list[dict]:
+    def supervised(self, look: Callable[[], object]) -> Callable[[], object]:
+        """Look, and start an operator that has ended again, as a kubelet would."""
+
+        def supervise() -> object:
+            for process in [each for each in self.running if each.poll() is not None]:
+                self.running.remove(process)
+                self.run()
+            return look()
+
+        return supervise
+
+    def has_kernel(self, node: str, kernel: str) -> bool:
+        """Give a node a kernel until it keeps it: kwok's own status is written late, after an outage."""
+        path = f"/api/v1/nodes/{node}"
+        if self.api.get(path).body["status"]["nodeInfo"]["kernelVersion"] == kernel:
+            return True
+        self.api.patch(f"{path}/status", {"status": {"nodeInfo": {"kernelVersion": kernel}}})
+        return False
+
+    def log(self) -> str:
+        return (self.folder / "operator.log").read_text()
+
+    def leader(self) -> str:
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/kmm.sigs.x-k8s.io"
+        answer = self.api.get(lease)
+        return answer.body["spec"]["holderIdentity"] if answer.code == 200 else ""
+
+    def exactly(self, *names: str, device_plugin: bool = False) -> bool:
+        """Whether there is a loader for each kernel and Module, and nothing else."""
+        kernels = {
+            each["status"]["nodeInfo"]["kernelVersion"] for each in self.api.get("/api/v1/nodes").body["items"]
+        }
+        wanted = [(name, "module-loader", kernel) for name in names for kernel in kernels]
+        wanted += [(name, "device-plugin", "") for name in names if device_plugin]
+        return sorted(wanted) == sorted(
+            (
+                each["metadata"]["labels"][f"{PREFIX}module.name"],
+                each["metadata"]["labels"][f"{PREFIX}role"],
+                each["metadata"]["annotations"][f"{PREFIX}kernel"],
+            )
+            for each in self.sets()
+        )
+
+    def audit(self, kubeconfig: Path | None = None) -> list[dict]:
         """Return the operator's requests, as the API server has them on record."""
         lines = (json.loads(line) for line in self.plane.audit_log.read_text().splitlines())
-        return [each for each in lines if each["user"]["username"] == USER and each["stage"] == "ResponseComplete"]
+        made = [each for each in lines if each["user"]["username"] == USER and each["stage"] == "ResponseComplete"]
+        if kubeconfig is None:
+            return made
+        token = yaml.safe_load(kubeconfig.read_text())["users"][0]["user"]["token"].split(".")[1]
+        mine = [f"JTI={json.loads(base64.urlsafe_b64decode(token + '==='))['jti']}"]
+        return [each for each in made if each["user"]["extra"]["authentication.kubernetes.io/credential-id"] == mine]
 
 
 @pytest.fixture(scope="module")
@@ -201,22 +257,76 @@ def test_an_operator_that_is_killed_again_and_again_ends_where_it_should(world, 
     for name in names:
         eventually(lambda name=name: world.ready(name), f"{name} is ready", within_s=120)
 
-    def exact():
-        found = [
-            (
-                each["metadata"]["labels"]["kmm.node.kubernetes.io/module.name"],
-                each["metadata"]["labels"]["kmm.node.kubernetes.io/role"],
-                each["metadata"]["annotations"]["kmm.node.kubernetes.io/kernel"],
-            )
-            for each in world.sets()
-        ]
-        kernels = {
-            each["status"]["nodeInfo"]["kernelVersion"] for each in world.api.get("/api/v1/nodes").body["items"]
-        }
-        wanted = [(name, "module-loader", kernel) for name in names for kernel in kernels]
-        wanted += [(name, "device-plugin", "") for name in names]
-        return sorted(found) == sorted(wanted)
-
-    eventually(exact, "exactly what is wanted, none twice", within_s=90)
+    wanted = partial(world.exactly, *names, device_plugin=True)
+    eventually(wanted, "exactly what is wanted, none twice", within_s=90)
     assert world.api.get(f"{core(NAMESPACE, 'configmaps')}/foreign").version == made.version
     world.api.patch("/api/v1/nodes/n5/status", {"status": {"nodeInfo": {"kernelVersion": "6.1.0"}}})
+
+
+WRITES = ("create", "patch", "delete", "update")
+
+
+def test_a_leader_that_was_frozen_writes_nothing_after_its_deadline(world, operator):
+    eventually(world.leader, "the first leads", within_s=60)
+    other = world.credentials("other")
+    holder = world.leader()
+    for number in range(5):  # it is frozen in the midst of its work
+        world.api.post(modules(NAMESPACE), a_module(f"m{number}", devicePlugin=DEVICE_PLUGIN))
+    operator.send_signal(signal.SIGSTOP)
+    try:
+        second = world.run(other)
+        eventually(lambda: world.leader() not in (holder, ""), "the other leads", within_s=60)
+        for number in range(5):
+            eventually(lambda name=f"m{number}": world.ready(name), within_s=90)
+        # What was on the wire has arrived long ago.
+        written = len([each for each in world.audit(world.kubeconfig) if each["verb"] in WRITES])
+    finally:
+        operator.send_signal(signal.SIGCONT)
+    assert operator.wait(30) == 1, "it says that it has lost the lease"
+    world.running.remove(operator)
+    after = [each for each in world.audit(world.kubeconfig) if each["verb"] in WRITES][written:]
+    assert [each["objectRef"]["resource"] for each in after if each["objectRef"]["resource"] != "events"] == []
+    assert second.poll() is None
+    assert world.exactly(*(f"m{number}" for number in range(5)), device_plugin=True)
+
+
+def test_it_survives_an_api_server_that_is_killed_and_an_etcd_that_forgets(world, operator):
+    world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(world.ready, "ready", within_s=90)
+    operator.terminate()
+    assert operator.wait(15) == 0
+    world.running.remove(operator)
+    patient = world.run(KMM_LEASE_DURATION_SECONDS="60")  # its watches are to resume, not to begin anew
+    eventually(lambda: world.log().count("successfully acquired lease") and world.has_kernel("n2", "6.4.0"))
+    eventually(lambda: world.exactly("m", device_plugin=True), within_s=90)
+    uids = {each["metadata"]["uid"] for each in world.sets()}
+    patient.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: world.has_kernel("n3", "6.5.0"))
+        world.plane.compact()
+        world.plane.kill("kube-apiserver", signal.SIGKILL)
+        world.plane.restart("kube-apiserver")
+    finally:
+        patient.send_signal(signal.SIGCONT)
+    settled = lambda: world.has_kernel("n3", "6.5.0") and world.exactly("m", device_plugin=True)  # noqa: E731
+    eventually(world.supervised(settled), within_s=180)
+    assert uids <= {each["metadata"]["uid"] for each in world.sets()}, "nothing was made anew"
+    assert patient.poll() is None, "it lived through it"
+    assert "too old resource version" in world.log(), "what its watches went on from was forgotten"
+    for node, kernel in (("n2", "6.0.0"), ("n3", "6.1.0")):
+        eventually(lambda node=node, kernel=kernel: world.has_kernel(node, kernel))
+    eventually(lambda: world.exactly("m", device_plugin=True), within_s=180)
+
+
+def test_it_survives_an_api_server_that_hangs_for_a_minute(world, operator):
+    world.api.post(modules(NAMESPACE), a_module())
+    eventually(world.ready, "ready", within_s=90)
+    uids = {each["metadata"]["uid"] for each in world.sets()}
+    world.plane.kill("kube-apiserver", signal.SIGSTOP)
+    time.sleep(60)
+    world.plane.kill("kube-apiserver", signal.SIGCONT)
+    eventually(lambda: world.api.get("/readyz").code == 200, within_s=60)
+    settled = lambda: world.has_kernel("n2", "6.4.0") and world.exactly("m")  # noqa: E731
+    eventually(world.supervised(settled), within_s=180)
+    assert uids <= {each["metadata"]["uid"] for each in world.sets()}
+    eventually(world.supervised(lambda: world.has_kernel("n2", "6.0.0") and world.exactly("m")), within_s=180)
