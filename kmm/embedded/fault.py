@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
 
 from kmm.embedded.failure import MODIFIED, Failure
 
@@ -78,17 +80,30 @@ class Fault:
         return Failure(self.code, reason, message, details, headers)
 
 
-class Faults:
-    """The faults that are to strike, the oldest first; usable from any thread."""
+class Countable(Protocol):
+    """What a fault of any server has."""
+
+    times: int | None
+    skip: int
+    struck: int
+
+
+F = TypeVar("F", bound=Countable)
+
+
+class Armed(Generic[F]):
+    """The faults that are to strike, the oldest first; usable from any thread. `kind`: the class of them."""
+
+    kind: type[F]
 
     def __init__(self) -> None:
-        self._faults: list[Fault] = []
+        self._faults: list[F] = []
         self._lock = threading.Lock()
 
-    def add(self, fault: Fault) -> Fault:
+    def add(self, fault: F) -> F:
         """Arm a fault."""
-        if not isinstance(fault, Fault):
-            raise TypeError(f"a Fault is added, not {fault!r}")
+        if not isinstance(fault, self.kind):
+            raise TypeError(f"a {self.kind.__name__} is added, not {fault!r}")
         with self._lock:
             self._faults.append(fault)
         return fault
@@ -98,19 +113,13 @@ class Faults:
         with self._lock:
             self._faults.clear()
 
-    def strike(self, kinds: tuple[Kind, ...], verb: str, resource: str, name: str, user: str) -> Fault | None:
-        """Return the fault that a request meets, and count it."""
+    def first(self, meets: Callable[[F], bool]) -> F | None:
+        """Return the fault that a request meets, and count it; `meets` says which are about it."""
         if not self._faults:
             return None
         with self._lock:
             for fault in self._faults:
-                if (
-                    fault.kind not in kinds
-                    or (fault.verbs and verb not in fault.verbs)
-                    or (fault.resource not in ("", resource))
-                    or (fault.name not in ("", name))
-                    or (fault.user not in ("", user))
-                ):
+                if not meets(fault):
                     continue
                 if fault.skip:
                     fault.skip -= 1
@@ -120,3 +129,21 @@ class Faults:
                 fault.struck += 1
                 return fault
         return None
+
+
+class Faults(Armed[Fault]):
+    """The faults of an API server."""
+
+    kind = Fault
+
+    def strike(self, kinds: tuple[Kind, ...], verb: str, resource: str, name: str, user: str) -> Fault | None:
+        """Return the fault that a request meets, and count it."""
+        return self.first(
+            lambda fault: (
+                fault.kind in kinds
+                and (not fault.verbs or verb in fault.verbs)
+                and fault.resource in ("", resource)
+                and fault.name in ("", name)
+                and fault.user in ("", user)
+            )
+        )
