@@ -24,6 +24,7 @@ class Client:
         context = ssl.create_default_context(cadata=ca_pem) if ca_pem else None
         self._http = urllib3.PoolManager(ssl_context=context, maxsize=4)
         self._password = password
+        self._tokens: dict[str, str] = {}
 
     def ask(
         self,
@@ -60,11 +61,15 @@ class Client:
         basic = urllib3.make_headers(basic_auth=f"{self.user}:{self._password}")["authorization"] if self.user else ""
         if scheme == "Basic":
             return basic
+        if challenge in self._tokens:
+            return self._tokens[challenge]
         query = [("service", said["service"]), *(("scope", each) for each in said.get("scope", "").split())]
         answer = self._once(
             "GET", f"{said['realm']}?{urlencode(query)}", None, {"Authorization": basic} if basic else {}
         )
-        return f"Bearer {answer.json()['token']}" if answer.status == 200 else ""
+        if answer.status == 200:
+            self._tokens[challenge] = f"Bearer {answer.json()['token']}"
+        return self._tokens.get(challenge, "")
 
     def upload(self, repository: str, content: bytes, digest: str) -> BaseHTTPResponse:
         """Push a blob: a session, and all of it at once."""

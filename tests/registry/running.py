@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -156,13 +157,18 @@ def run_real(mode: str, folder: Path) -> Iterator[RunningRegistry]:
         )
 
 
-PARAMS = [
-    *(pytest.param((run_embedded, mode), id=f"embedded-{mode}") for mode in MODES),
-    *(pytest.param((run_real, mode), id=f"real-{mode}", marks=pytest.mark.e2e) for mode in MODES),
-]
+def params(*modes: str) -> list[Any]:
+    """Return the parameters for the fixture below: all registries that run in these modes.
+
+    For `@pytest.mark.parametrize("registry", params("bearer"), indirect=True)`.
+    """
+    return [
+        *(pytest.param((run_embedded, mode), id=f"embedded-{mode}") for mode in modes),
+        *(pytest.param((run_real, mode), id=f"real-{mode}", marks=pytest.mark.e2e) for mode in modes),
+    ]
 
 
-@pytest.fixture(scope="session", params=PARAMS)
+@pytest.fixture(scope="session", params=params(*MODES))
 def registry(request, tmp_path_factory) -> Iterator[RunningRegistry]:
     """A registry; a machine that cannot have the real one skips, CI never does."""
     run, mode = request.param
