@@ -23,6 +23,7 @@ from kmm.embedded.fault import Faults
 from kmm.embedded.garbage import GarbageCollector, NamespaceController
 from kmm.embedded.job import JobController
 from kmm.embedded.kubelet import Kubelet, Pace, Pull, present
+from kmm.embedded.loop_thread import LoopThread
 from kmm.embedded.node import NodeController, Scheduler
 from kmm.embedded.objects import KEPT_NAMESPACES, MERGE_PATCH, Objects, now_text
 from kmm.embedded.program import Program, idle
@@ -80,14 +81,9 @@ class Cluster:
         ]
         self._authority = trustme.CA(organization_name="kmm embedded cluster") if tls else None
         self.admin_token = self.token(ADMIN, "system:masters")
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = LoopThread("Cluster")
 
     def __enter__(self) -> Self:
-        if self._loop is not None:
-            raise RuntimeError("a Cluster is entered once: make a new one")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="kmm-cluster", daemon=True)
         self._thread.start()
         try:
             if self._authority:
@@ -101,24 +97,17 @@ class Cluster:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._loop is None or self._thread is None or not self._thread.is_alive():
+        if not self._thread.alive:
             return
         self.call(self._stop())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.stop()
         if self._temporary:
             self._temporary.cleanup()
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or self._loop.is_closed():
-            raise RuntimeError("the cluster is not running: use it inside `with Cluster(…) as cluster:`")
-        return self._loop
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        self._running()
+        self._thread.running()
         return f"http{'s' if self._tls else ''}://{self._host}:{self.server.port}"
 
     @property
@@ -170,15 +159,7 @@ class Cluster:
             RuntimeError: it is not running; or it is called from that thread (an `async` program), which would
                 wait for itself.
         """
-        loop = self._running()
-        if threading.current_thread() is self._thread:
-            raise RuntimeError("the cluster's own thread cannot wait for itself: ask it by HTTP, from another thread")
-
-        async def run() -> Any:
-            return work(*arguments)
-
-        coroutine = work if asyncio.iscoroutine(work) else run()
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
+        return self._thread.call(work, *arguments)
 
     def add_node(
         self,
@@ -241,7 +222,7 @@ class Cluster:
             await asyncio.sleep(seconds)
             await self.server.start(self._host, self._context())
 
-        self._running()
+        self._thread.running()
         with self._restarting:
             self.call(again(float(down_s)))
 
@@ -274,10 +255,6 @@ class Cluster:
         for controller in self._controllers:
             controller.stop()
         await self.kubelet.stopped()
-        rest = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
 
     def _context(self) -> ssl.SSLContext | None:
         if self._authority is None:

@@ -8,45 +8,75 @@ from typing import Any
 
 
 class LoopThread:
-    """A loop that runs from `start` to `stop`; `name` is the thread's."""
+    """A loop that runs from `start` to `stop`. `owner`: the name of the class whose loop it is."""
 
-    def __init__(self, name: str) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Let it run; once."""
+        """Let it run.
+
+        Raises:
+            RuntimeError: it did already.
+        """
+        if self._loop is not None:
+            raise RuntimeError(f"a {self._owner} is entered once: make a new one")
+        self._loop = asyncio.new_event_loop()
+        name = f"kmm-{self._owner.lower()}"
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
 
-    @property
-    def alive(self) -> bool:
-        return self._thread.is_alive()
+    def running(self) -> asyncio.AbstractEventLoop:
+        """Return the loop.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
+        if self._loop is None or self._loop.is_closed():
+            name = self._owner.lower()
+            raise RuntimeError(f"the {name} is not running: use it inside `with {self._owner}(…) as {name}:`")
+        return self._loop
 
     def call(self, work: Any, *arguments: Any) -> Any:
         """Run a coroutine, or a function, in the thread; return what it returns.
 
         Raises:
-            RuntimeError: it does not run; or it is called from that thread, which would wait for itself.
+            RuntimeError: it does not run; or it is called from that thread (an `async` program), which would wait for
+                itself.
         """
-        if not self.alive:
+        try:
+            loop = self.running()
+            if threading.current_thread() is self._thread:
+                name = self._owner.lower()
+                raise RuntimeError(
+                    f"the {name}'s own thread cannot wait for itself: ask it by HTTP, from another thread"
+                )
+        except RuntimeError:
             if asyncio.iscoroutine(work):
                 work.close()
-            raise RuntimeError(f"{self._thread.name} is not running: use it inside its `with`")
-        if threading.current_thread() is self._thread:
-            raise RuntimeError(f"{self._thread.name} cannot wait for itself: ask it from another thread")
+            raise
 
         async def run() -> Any:
             return work(*arguments)
 
         coroutine = work if asyncio.iscoroutine(work) else run()
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
     def stop(self) -> None:
-        """End what still runs, and the thread."""
+        """End what still runs in it, and it."""
         self.call(self._cancel())
+        if self._loop is None or self._thread is None:
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     async def _cancel(self) -> None:
         rest = asyncio.all_tasks() - {asyncio.current_task()}

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import trustme
 
@@ -56,15 +56,12 @@ class Registry:
         self._access = Access(Auth(auth), accounts, anonymous, token_s)
         self._repositories = Repositories(self.folder)
         self._distribution = Distribution(self._repositories, self._access, relative=relative)
-        self._thread: LoopThread | None = None
+        self._thread = LoopThread("Registry")
 
     def __enter__(self) -> Self:
-        if self._thread is not None:
-            raise RuntimeError("a Registry is entered once: make a new one")
-        self._thread = LoopThread("kmm-registry")
         self._thread.start()
         try:
-            self._call(self._distribution.start(self._address, self._context()))
+            self._thread.call(self._distribution.start(self._address, self._context()))
             self._access.realm = f"{self.url}/token"
             if self._authority:
                 self._authority.cert_pem.write_to_path(str(self.ca_file))
@@ -76,7 +73,7 @@ class Registry:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is None or not self._thread.alive:
+        if not self._thread.alive:
             return
         self._thread.call(self._distribution.stop())
         self._thread.stop()
@@ -87,6 +84,7 @@ class Registry:
     @property
     def host(self) -> str:
         """How references name it: address and port."""
+        self._thread.running()
         return f"{self._address}:{self._distribution.port}"
 
     @property
@@ -137,7 +135,7 @@ class Registry:
                 for tag, digest in sorted(repository.tags.items())
             }
 
-        return dict(self._call(read))
+        return dict(self._thread.call(read))
 
     def push_image(
         self,
@@ -156,7 +154,7 @@ class Registry:
         """
         over = [files] if files is not None else []
         made = image([*layers, *over], architecture=architecture, annotations=annotations, docker=docker)
-        self._call(self._store, name, made)
+        self._thread.call(self._store, name, made)
         return made.digest
 
     def push_index(
@@ -183,16 +181,16 @@ class Registry:
             self._store(name, made)
             return made.digest
 
-        return str(self._call(store))
+        return str(self._thread.call(store))
 
     def expire_tokens(self) -> None:
         """Let all tokens that were given out be over."""
-        self._call(self._access.tokens.expire)
+        self._thread.call(self._access.tokens.expire)
 
     def identity_token(self, user: str) -> str:
         """Return a token that stands for a user's password at the token endpoint."""
         self._account(user)
-        return str(self._call(self._access.tokens.identity, user))
+        return str(self._thread.call(self._access.tokens.identity, user))
 
     def docker_config(self, user: str, password: str | None = None, *, identity: str = "") -> str:
         """Return the text of a `config.json` with the credentials of a user, as a Secret of Kubernetes holds them.
@@ -222,11 +220,6 @@ class Registry:
         )
         if reference.tag:
             repository.tags[reference.tag] = made.digest
-
-    def _call(self, work: Any, *arguments: Any) -> Any:
-        if self._thread is None:
-            raise RuntimeError("the registry is not running: use it inside `with Registry(…) as registry:`")
-        return self._thread.call(work, *arguments)
 
     def _context(self) -> ssl.SSLContext | None:
         if self._authority is None:
