@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 TAG_LONGEST = 128
 _SHA256_LONG = len("sha256:") + 64
 _PATH_LONGEST = 255
+_HUB = "docker.io"
+_HUB_NAMES = frozenset({_HUB, "index.docker.io", "registry-1.docker.io"})
 
 _COMPONENT = r"(?:[A-Za-z0-9]|[A-Za-z0-9][A-Za-z0-9-]*[A-Za-z0-9])"
 _DOMAIN = re.compile(rf"(?:{_COMPONENT}(?:\.{_COMPONENT})*|\[[A-Fa-f0-9:]+\])(?::[0-9]+)?")
@@ -41,7 +43,22 @@ class Reference:
     @property
     def host(self) -> str:
         """The registry's host, and its port where one is named."""
-        return self.domain or "docker.io"
+        return self.domain or _HUB
+
+    @property
+    def registry(self) -> str:
+        """The host to ask, and its port where one is named: Docker Hub's is not the one in the names of images."""
+        return "registry-1.docker.io" if self.host in _HUB_NAMES else self.host
+
+    @property
+    def name(self) -> str:
+        """The repository's name at that host: `library/` is before the names of Docker Hub's own images."""
+        return f"library/{self.path}" if self.host in _HUB_NAMES and "/" not in self.path else self.path
+
+    @property
+    def wanted(self) -> str:
+        """What to ask that host for: the digest where there is one, else the tag, else `latest`."""
+        return self.digest or self.tag or "latest"
 
     def __str__(self) -> str:
         """Return the reference as it is written."""
