@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
 import urllib3
@@ -334,37 +334,43 @@ def _context(host: str, access: Access) -> ssl.SSLContext:
 # ── Sockets with a deadline ───────────────────────────────────────────────────────────────────────────────────
 
 
-class _Timed:
+if TYPE_CHECKING:
+    _Base = socket.socket
+else:
+    _Base = object
+
+
+class _Timed(_Base):
     """A time-out is for all that is done until it is set again, not for each read: a byte a second is too slow."""
 
     _until: float | None = None
 
     def settimeout(self, value: float | None, /) -> None:
         self._until = None if value is None else time.monotonic() + value
-        super().settimeout(value)  # type: ignore[misc]
+        super().settimeout(value)
+
+    def recv(self, buflen: int = 1024, flags: int = 0) -> bytes:
+        self._arm()
+        return super().recv(buflen, flags)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        self._arm()
+        return super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        self._arm()
+        return super().send(data, flags)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        self._arm()
+        super().sendall(data, flags)
 
     def _arm(self) -> None:
         if self._until is not None:
             left = self._until - time.monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
-            super().settimeout(left)  # type: ignore[misc]
-
-    def recv(self, *arguments: Any) -> bytes:
-        self._arm()
-        return cast("bytes", super().recv(*arguments))  # type: ignore[misc]
-
-    def recv_into(self, *arguments: Any) -> int:
-        self._arm()
-        return cast("int", super().recv_into(*arguments))  # type: ignore[misc]
-
-    def send(self, *arguments: Any) -> int:
-        self._arm()
-        return cast("int", super().send(*arguments))  # type: ignore[misc]
-
-    def sendall(self, *arguments: Any) -> None:
-        self._arm()
-        super().sendall(*arguments)  # type: ignore[misc]
+            super().settimeout(left)
 
 
 class _Socket(_Timed, socket.socket):
@@ -435,11 +441,11 @@ class _TlsConnection(_Connecting, HTTPSConnection):
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = _Connection  # pyright: ignore[reportAssignmentType]
 
 
 class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
+    ConnectionCls = _TlsConnection  # pyright: ignore[reportAssignmentType]
 
     def _validate_conn(self, conn: Any) -> None:
         # urllib3 would warn of certificates that are not checked: that was asked for.
@@ -447,9 +453,7 @@ class _TlsPool(HTTPSConnectionPool):
             conn.connect()
 
 
-def _pool_class(
-    base: type[HTTPConnectionPool], check: Callable[[str], None]
-) -> type[HTTPConnectionPool]:
+def _pool_class(base: type[HTTPConnectionPool], check: Callable[[str], None]) -> type[HTTPConnectionPool]:
     """Return a class of pools whose connections are checked so."""
     connection = type(base.ConnectionCls.__name__, (base.ConnectionCls,), {"check": staticmethod(check)})
     return type(base.__name__, (base,), {"ConnectionCls": connection})

@@ -8,14 +8,12 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 from urllib.parse import quote, urlencode
 
 from kmm.contract import ContractError, Unavailable
 from kmm.oci.connection import Answer, Broken, Deadline
-
-if TYPE_CHECKING:
-    from kmm.oci.client import Client
+from kmm.oci.conversation import Conversation
 
 ATTEMPTS_MOST = 4
 _CHUNK_MOST = 64 * 1024 * 1024
@@ -25,30 +23,30 @@ _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,18})")
 _OCTETS = {"Content-Type": "application/octet-stream"}
 
 
-def mount(client: Client, from_repository: str, to_repository: str, digest: str) -> bool:
+def mount(registry: Conversation, from_repository: str, to_repository: str, digest: str) -> bool:
     """Do what Client.mount says."""
     query = urlencode({"mount": digest, "from": from_repository})
-    answer = client._ask(  # noqa: SLF001 -- a part of the client
+    answer = registry.ask(
         "POST", f"/v2/{quote(to_repository)}/blobs/uploads/?{query}", to_repository, push=True, reads=from_repository
     )
     if answer.status == HTTPStatus.CREATED:
         answer.done()
         return True
-    session = _Upload(client, to_repository, client.deadline)
+    session = _Upload(registry, to_repository, registry.deadline)
     session.begun(answer)
-    session.cancel(client.deadline)
+    session.cancel(registry.deadline)
     return False
 
 
-def upload(client: Client, repository: str, content: bytes | BinaryIO, digest: str, chunk_bytes: int) -> str:
+def upload(registry: Conversation, repository: str, content: bytes | BinaryIO, digest: str, chunk_bytes: int) -> str:
     """Do what Client.upload says."""
     source = io.BytesIO(content) if isinstance(content, bytes) else content
     size, computed = _measured(source, digest.partition(":")[0] or "sha256")
     if digest and digest != computed:
         raise ValueError("the content does not have the digest that was given")
     # A part of the time is for cancelling: a registry keeps what was begun for days.
-    whole = client.deadline
-    session = _Upload(client, repository, whole.sooner(min(_CANCEL_MOST_S, whole.left_s() / 10)))
+    whole = registry.deadline
+    session = _Upload(registry, repository, whole.sooner(min(_CANCEL_MOST_S, whole.left_s() / 10)))
     try:
         for attempt in range(1, ATTEMPTS_MOST + 1):
             try:
@@ -67,8 +65,8 @@ def upload(client: Client, repository: str, content: bytes | BinaryIO, digest: s
 class _Upload:
     """One session of uploading: where it goes on, and how far it came."""
 
-    def __init__(self, client: Client, repository: str, deadline: Deadline) -> None:
-        self._client, self._repository, self._deadline = client, repository, deadline
+    def __init__(self, registry: Conversation, repository: str, deadline: Deadline) -> None:
+        self._registry, self._repository, self._deadline = registry, repository, deadline
         self._url = ""
         self._offset = 0
         self._least = 0
@@ -90,7 +88,7 @@ class _Upload:
         if 0 < start < size:
             headers["Content-Range"] = f"{start}-{size - 1}"
         url = f"{self._url}{'&' if '?' in self._url else '?'}{urlencode({'digest': digest})}"
-        answer = self._client._ask(  # noqa: SLF001
+        answer = self._registry.ask(
             "PUT",
             url,
             self._repository,
@@ -102,28 +100,26 @@ class _Upload:
         if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._again(answer)
         if answer.status not in (HTTPStatus.CREATED, HTTPStatus.NO_CONTENT):
-            raise self._client._unexpected(answer)  # noqa: SLF001
+            raise self._registry.unexpected(answer)
         answer.done()
         self._url = ""
         if answer.header("Docker-Content-Digest") not in ("", digest):
-            raise Unavailable(f"{self._client.host}: says that it took another blob than the one sent")
+            raise Unavailable(f"{self._registry.host}: says that it took another blob than the one sent")
 
     def begun(self, answer: Answer) -> None:
         """Read where the upload goes to."""
         if answer.status != HTTPStatus.ACCEPTED:
-            raise self._client._unexpected(answer)  # noqa: SLF001
+            raise self._registry.unexpected(answer)
         least = answer.header("OCI-Chunk-Min-Length")
         self._least = int(least[:12]) if least.isascii() and least.isdecimal() else 0
-        self._go_on(answer, f"{self._client._base}/v2/{quote(self._repository)}/blobs/uploads/")  # noqa: SLF001
+        self._go_on(answer, f"{self._registry.base}/v2/{quote(self._repository)}/blobs/uploads/")
         self._offset = 0
 
     def cancel(self, deadline: Deadline) -> None:
         """Give the upload up, if there is one. Never raises."""
         if self._url:
             with suppress(ContractError):
-                self._client._ask(  # noqa: SLF001
-                    "DELETE", self._url, self._repository, push=True, deadline=deadline
-                ).done()
+                self._registry.ask("DELETE", self._url, self._repository, push=True, deadline=deadline).done()
             self._url = ""
 
     def _send_chunk(self, source: BinaryIO, length: int) -> None:
@@ -133,13 +129,19 @@ class _Upload:
         if len(chunk) != length:
             raise ValueError("the content has become shorter")
         headers = {**_OCTETS, "Content-Range": f"{start}-{start + length - 1}"}
-        answer = self._client._ask(  # noqa: SLF001
-            "PATCH", self._url, self._repository, push=True, headers=headers, body=lambda: chunk, deadline=self._deadline
+        answer = self._registry.ask(
+            "PATCH",
+            self._url,
+            self._repository,
+            push=True,
+            headers=headers,
+            body=lambda: chunk,
+            deadline=self._deadline,
         )
         if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self._again(answer)
         if answer.status not in (HTTPStatus.ACCEPTED, HTTPStatus.NO_CONTENT):
-            raise self._client._unexpected(answer)  # noqa: SLF001
+            raise self._registry.unexpected(answer)
         self._go_on(answer, self._url)
         self._offset = start + length
 
@@ -162,16 +164,14 @@ class _Upload:
         """Begin again: the registry has not what it should have."""
         answer.done()
         self.cancel(self._deadline)
-        raise Broken(f"{self._client.host}: lost a part of an upload")
+        raise Broken(f"{self._registry.host}: lost a part of an upload")
 
     def _go_on(self, answer: Answer, base: str) -> None:
-        self._url = self._client._location(answer, base)  # noqa: SLF001
+        self._url = self._registry.location(answer, base)
         answer.done()
 
     def _ask(self, method: str, where: str) -> Answer:
-        return self._client._ask(  # noqa: SLF001
-            method, where, self._repository, push=True, deadline=self._deadline
-        )
+        return self._registry.ask(method, where, self._repository, push=True, deadline=self._deadline)
 
 
 def _measured(source: BinaryIO, algorithm: str) -> tuple[int, str]:
