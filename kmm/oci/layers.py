@@ -6,9 +6,9 @@ depend on the size of the layers. What holds:
 - A layer in which something was found is read to its end: of several entries with one name the last counts, and
   the digest of a layer can only be judged there.
 - Whiteouts and opaque directories hide what lower layers have, never what their own layer has.
-- A link starts the search for its target from the top again (a hard link: from its own layer), inside the image's root
-  whatever it says; `..` in it is taken by its letters. A link that leads nowhere or in circles is a file that is not
-  there.
+- A link starts the search for its target from the top again (a hard link: from its own layer), inside the image's
+  root whatever it says; `..` in it is taken by its letters. A link that leads nowhere or in circles is a file that
+  is not there.
 - An entry is at the path it is stored under: one that was stored through a link of a lower layer is found by its
   own path, not by the link's target.
 """
@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import IO, Protocol, TypeAlias, cast
+from typing import IO, Any, Protocol, TypeAlias, cast
 
 _BLOCK = 512
 _CHUNK = 256 * 1024
@@ -272,7 +272,7 @@ def _unpacked(stream: Readable) -> Callable[[int], bytes]:
     whole = _Rejoined(head, stream)
     packed: IO[bytes]
     if head.startswith(_GZIP):
-        packed = gzip.GzipFile(fileobj=io.BufferedReader(whole, _CHUNK), mode="rb")
+        packed = cast("IO[bytes]", gzip.GzipFile(fileobj=io.BufferedReader(whole, _CHUNK), mode="rb"))
     elif head.startswith(_ZSTD):
         packed = _zstd(whole)
     else:
@@ -293,7 +293,7 @@ def _unpacked(stream: Readable) -> Callable[[int], bytes]:
 
 def _zstd(whole: _Rejoined) -> IO[bytes]:
     try:
-        from compression import zstd  # type: ignore[import-not-found]  # noqa: PLC0415 -- Python 3.14 has it
+        from compression import zstd  # type: ignore[import-not-found]  # noqa: PLC0415 -- 3.14 has it  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise LayerError("is compressed with zstd, which needs Python 3.14: push it compressed with gzip") from None
     return cast("IO[bytes]", zstd.ZstdFile(io.BufferedReader(whole, _CHUNK)))
@@ -309,7 +309,7 @@ class _Rejoined(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any, /) -> int:
         if self._head:
             piece, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
         else:
@@ -477,5 +477,3 @@ def _pax(data: bytes) -> dict[str, str]:
             found[name] = value.decode("utf-8", "surrogateescape")
         at += int(length)
     return found
-
-
