@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kmm.api.manifest import ManifestError, documents, read_limited
-from kmm.api.schema import Items, Number, Part, Text, free, load, number, part, schema, text, texts
+from kmm.api.schema import Items, Number, Part, Text, entries, flag, free, load, number, part, schema, text, texts
 from kmm.contract import Settings, nearest
 from kmm.errors import ConfigError
 
@@ -33,6 +33,17 @@ class PluginsConfig:
         "operator's rights"
     )
     options: Mapping[str, Mapping[str, Any]] = free("Options of each plugin, by its name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryConfig:
+    """What is so of one registry only."""
+
+    denied_means_missing: bool = flag(
+        "Whether a refusal of this registry, though credentials were tried, means that the image does not exist, so "
+        "that it is built"
+    )
+    ca_file: str | None = text("A PEM file of authorities that are trusted for this registry beside all others")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +67,17 @@ class Config:
     health_address: str = text("Where health is served", default=":8081")
     lease_duration_seconds: int = number(
         "After how many seconds without a word of it another operator leads, at least 3", default=15
+    )
+    registries: Mapping[str, RegistryConfig] = entries(
+        RegistryConfig, "What is so of one registry only, by its host, with the port where images name one"
+    )
+    ca_file: str | None = text(
+        "A PEM file of authorities that are trusted for every registry beside the system's, such as the bundle that "
+        "OpenShift injects into a ConfigMap"
+    )
+    pull_secret_file: str | None = text(
+        "A docker config file with the cluster's own credentials, used after a Module's, and only where TLS is used "
+        "and checked"
     )
     operator_namespace: str | None = None
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)

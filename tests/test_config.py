@@ -92,6 +92,8 @@ def test_every_key_that_a_variable_can_set_is_listed():
         "KMM_METRICS_ADDRESS": ("metricsAddress",),
         "KMM_HEALTH_ADDRESS": ("healthAddress",),
         "KMM_LEASE_DURATION_SECONDS": ("leaseDurationSeconds",),
+        "KMM_CA_FILE": ("caFile",),
+        "KMM_PULL_SECRET_FILE": ("pullSecretFile",),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from kmm import contract, hookspecs
 from kmm.admission import BEYOND
 from kmm.api.kinds import KINDS
-from kmm.api.schema import Part, Strict, schema
+from kmm.api.schema import Entries, Items, Part, Strict, schema
 from kmm.config import Config, variables
 
 ROOT = Path(__file__).parent.parent
@@ -117,7 +117,8 @@ def configuration() -> str:
     )
     names = {path: name for name, path in variables().items()}
     for path, field in _keys(Config, ()):
-        variable = f"`{names[path]}`, separated by commas" if path in names else ""
+        variable = f"`{names[path]}`" if path in names else ""
+        variable += ", separated by commas" if isinstance(field, Items) else ""
         found.append(f"| `{'.'.join(path)}` | {variable} | {field.metadata['description']} |\n")
     found.append(
         "\n`plugins.allow` names distributions (what pip installs), `plugins.options` plugins (their entry points;\n"
@@ -133,6 +134,9 @@ def _keys(what: type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
     for key, field in schema(what).by_key.items():
         if isinstance(field, Part) and isinstance(field.what, type):
             yield from _keys(field.what, (*path, key))
+        elif isinstance(field, Entries) and isinstance(field.entry, Part) and isinstance(field.entry.what, type):
+            yield (*path, key), field
+            yield from _keys(field.entry.what, (*path, key, "<host>"))
         else:
             yield (*path, key), field
 

@@ -126,7 +126,7 @@ def image_step(
     current = certificate(target.sign, view) if target.sign else ""
     if proven and not evidence:
         return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY, certificate=current)
-    question = Question(image=target.image, tls=target.tls, evidence=evidence or loader)
+    question = Question(image=target.image, tls=target.tls, evidence=evidence or loader, access=view.access)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         lacking = sorted(nodes.architectures - set(answer.architectures)) if answer.architectures else []
@@ -155,14 +155,16 @@ def image_step(
             step = ImageStep(phase=Phase.READY, reason=Reason.CERTIFICATE_CHANGED, message=str(error))
         return replace(step, phase=Phase.READY, digest=answer.digest, certificate=recorded)
     if not _is_missing(answer, target.image, view):
-        return _unanswered(question, answer, target.image, now_s)
+        return _unanswered(question, answer, target.image)
     if made_for:
         # Two pushers must not share a tag, and what is built for one kernel cannot be loaded on the other.
         raise SpecError(
             f"the image {target.image} is missing and is also that of the kernel {made_for}: name it by a variable "
             "that tells the two kernels apart"
         )
-    return _made(subject, target, nodes, view, makers, tasks, now_s)
+    step = _made(subject, target, nodes, view, makers, tasks, now_s)
+    # Somebody may have pushed it since it was said to be missing.
+    return _unanswered(question, None, target.image) if step.starts and question in view.stale else step
 
 
 def _made(
@@ -225,7 +227,7 @@ def _build_then_sign(
         return _attempt(subject, sign, tasks, view, now_s)  # whatever becomes of it, it starts no build
     last = _last(tasks, BUILD)
     evidence = last.uid if last and last.progress.state is State.SUCCEEDED else ""
-    question = Question(image=temporary, tls=target.tls, evidence=evidence)
+    question = Question(image=temporary, tls=target.tls, evidence=evidence, access=view.access)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         # A builder need not record inputs: then its own success is the proof that this is what it made.
@@ -233,7 +235,7 @@ def _build_then_sign(
         if recorded == build.inputs or (evidence and not recorded):
             return _attempt(subject, sign, tasks, view, now_s)
     elif not _is_missing(answer, temporary, view):
-        return _unanswered(question, answer, temporary, now_s)
+        return _unanswered(question, answer, temporary)
     return _attempt(subject, build, tasks, view, now_s)
 
 
@@ -522,15 +524,12 @@ def _is_missing(answer: Answer | None, image: str, view: View) -> bool:
     return isinstance(answer, Missing)
 
 
-def _unanswered(question: Question, answer: Answer | None, image: str, now_s: float) -> ImageStep:
+def _unanswered(question: Question, answer: Answer | None, image: str) -> ImageStep:
+    """Say that it is not known, and that it is wanted: when it is asked again, whoever asks decides."""
+    asks = (Probe(question=question),)
     if isinstance(answer, Unknown):
-        due = answer.retry_at_s is None or answer.retry_at_s <= now_s
         return ImageStep(
-            phase=Phase.WAITING,
-            reason=Reason.REGISTRY_UNAVAILABLE,
-            message=answer.message,
-            actions=(Probe(question=question),) if due else (),
-            wake_at_s=None if due else answer.retry_at_s,
+            phase=Phase.WAITING, reason=Reason.REGISTRY_UNAVAILABLE, message=answer.message, actions=asks
         )
     if isinstance(answer, Denied):
         return ImageStep(
@@ -538,8 +537,9 @@ def _unanswered(question: Question, answer: Answer | None, image: str, now_s: fl
             reason=Reason.REGISTRY_FORBIDDEN,
             message=f"{answer.message}; {image} may not exist yet: set deniedMeansMissing for its registry if a "
             "refusal means that there",
+            actions=asks,
         )
-    return ImageStep(phase=Phase.WAITING, reason=Reason.CHECKING_IMAGE, actions=(Probe(question=question),))
+    return ImageStep(phase=Phase.WAITING, reason=Reason.CHECKING_IMAGE, actions=asks)
 
 
 def _is_over(task: Task) -> bool:

@@ -120,11 +120,16 @@ class Pod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """Whether an image exists. `evidence`: the uid of what gives reason to ask again: no older answer serves."""
+    """Whether an image exists.
+
+    `evidence`: the uid of what gives reason to ask again: no older answer serves. `access`: stands for the
+    credentials that are used: with others, another answer may come.
+    """
 
     image: str
     tls: Tls = field(default_factory=Tls)
     evidence: str = ""
+    access: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +148,9 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """The registry could not say. It never means "missing"."""
+    """The registry could not say. It never means "missing". It is asked again as long as a plan wants to know."""
 
     message: str
-    retry_at_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +197,8 @@ class View:
     Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there.
-    `answers`: kept by `kmm.core.images.learn`.
+    `answers`: kept by `kmm.core.images.learn`; `stale`: those that are too old to start anything from. `access`: of
+    the Module's questions.
     """
 
     targets: Mapping[str, KernelNodes] = field(default_factory=dict)
@@ -202,6 +207,8 @@ class View:
     tasks: tuple[Task, ...] = ()
     pods: tuple[Pod, ...] = ()
     answers: Mapping[Question, Answer] = field(default_factory=dict)
+    stale: frozenset[Question] = frozenset()
+    access: str = ""
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()

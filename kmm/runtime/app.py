@@ -18,10 +18,11 @@ from kmm.runtime.announce import Announcer
 from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.controller import Controller, Pace
+from kmm.runtime.credentials import Credentials
 from kmm.runtime.health import Endpoint
 from kmm.runtime.lease import Elector, Terms
 from kmm.runtime.metrics import Metrics
-from kmm.runtime.probes import Probes
+from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
 from kmm.runtime.transport import ApiError, Transport
 from kmm.runtime.watch import Watch
@@ -37,6 +38,7 @@ class Options:
 
     terms: Terms = field(default_factory=Terms)
     pace: Pace = field(default_factory=Pace)
+    patience: Patience = field(default_factory=Patience)
     elect: bool = True
 
 
@@ -55,9 +57,12 @@ class App:
         self.metrics = Metrics()
         self.cluster = Cluster(catalog, operator_of(config, transport))
         self._announcer = Announcer(transport)
-        self._probes = Probes(catalog, self._answered)
+        self._references = References(
+            transport, self.cluster.operator, self.cluster.lock, self._changed_in, self._watch_failed
+        )
+        credentials = Credentials(config, transport, self._references)
+        self._probes = Probes(catalog, credentials.access, self._answered, self.metrics, options.patience)
         hands = Hands(transport, self.cluster, self._probes.ask, self._announcer.tell)
-        self._references = References(transport, self.cluster.lock, self._changed_in, self._watch_failed)
         self.controller = Controller(self.cluster, hands, self._references, self.metrics, options.pace)
         self.metrics.of(self.cluster)
         self._watches = [
@@ -86,6 +91,7 @@ class App:
         for endpoint in self._endpoints:
             endpoint.start()
         self._announcer.start()
+        self._probes.start()
         for watch in self._watches:
             watch.start()
         if self._options.elect:
@@ -129,8 +135,8 @@ class App:
         level = logging.WARNING if isinstance(error, ApiError) else logging.INFO
         _LOG.log(level, "watch of %s: %s", kind, error)
 
-    def _answered(self, question: Question, answer: Answer, subject: Subject) -> None:
-        self.controller.answered(question, answer, subject)
+    def _answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
+        self.controller.answered(question, answer, subject, fresh_s)
 
     def _changed_in(self, namespace: str) -> None:
         self.controller.changed_in(namespace)
@@ -156,6 +162,9 @@ def operator_of(config: Config, transport: Transport) -> Operator:
         namespace=config.operator_namespace or "openshift-kmm",
         openshift="security.openshift.io" in found,
         privileged_namespaces=frozenset(config.privileged_namespaces),
+        denied_means_missing=frozenset(
+            host for host, registry in config.registries.items() if registry.denied_means_missing
+        ),
         max_unavailable=_number_or_percent(config.max_unavailable),
         builder=config.builder,
         signer=config.signer,

@@ -13,13 +13,14 @@ from kmm.api.schema import at, items
 from kmm.catalog import Catalog
 from kmm.contract import Kind, ModuleRef, Progress, Renderer, State
 from kmm.core import names
-from kmm.core.images import BUILD, learn
+from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
 from kmm.core.spoke import makers
-from kmm.core.view import Answer, Operator, Pod, Question, SecretFacts, Subject, Task, View
+from kmm.core.view import Answer, Operator, Pod, Question, Subject, Task, View
 from kmm.errors import PluginError
 from kmm.loader import OWN_DISTRIBUTIONS
+from kmm.runtime.answers import Answers
 from kmm.runtime.kinds import (
     MODULE,
     NAMESPACE,
@@ -36,6 +37,7 @@ from kmm.runtime.kinds import (
     trim_task,
 )
 from kmm.runtime.lease import boot_time_s
+from kmm.runtime.references import Referred
 from kmm.runtime.store import Item, Store
 from kmm.runtime.watch import Source
 
@@ -69,7 +71,7 @@ class Cluster:
         for kind, store in self.tasks.items():
             tasks = Source(path=path_of(kind), trim=trim_task, selector=f"{ours},{names.JOB_TYPE}", optional=True)
             self.followed.append((tasks, store))
-        self._answers: dict[Question, Answer] = {}
+        self._answers = Answers()
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
         self._under_way: dict[str, int] = {}
@@ -143,6 +145,7 @@ class Cluster:
         self._subjects.pop(uid, None)
         self._taken.pop(uid, None)
         self._under_way.pop(uid, None)
+        self._answers.forget(uid)
 
     def targeting(self, *nodes: Node) -> Iterator[tuple[str, str]]:
         """Yield the Modules that target one of these nodes, or may."""
@@ -156,12 +159,7 @@ class Cluster:
         found = [self.known(*item.key) for item in self.modules.items()]
         return frozenset(key for each in found if each and each.spec for key in each.spec.selector)
 
-    def view(
-        self,
-        subject: Subject,
-        dockerfiles: Mapping[str, tuple[str, str]],
-        secrets: Mapping[str, SecretFacts],
-    ) -> View:
+    def view(self, subject: Subject, referred: Referred) -> View:
         """Return the view that a Module is planned from."""
         with self.lock:
             nodes = [item.value for item in self.nodes.items()]
@@ -179,6 +177,7 @@ class Cluster:
         tasks = tuple(self._tasks(subject))  # asks plugins: not under the lock
         self._under_way[subject.uid] = sum(task.finished_at_s is None for task in tasks)
         slots = self._slots - sum(self._under_way.values())
+        answers, stale = self._answers.of(subject.uid)
         return View(
             targets=by_kernel({k: each for k, each in targeted(subject.spec, nodes).items() if k})
             if subject.spec
@@ -187,9 +186,11 @@ class Cluster:
             daemon_sets=tuple(item.value.daemon_set for item in owned if item.value.daemon_set),
             tasks=tasks,
             pods=tuple(pods),
-            answers=self._answers,
-            dockerfiles=dockerfiles,
-            secrets=secrets,
+            answers=answers,
+            stale=stale,
+            access=referred.access,
+            dockerfiles=referred.dockerfiles,
+            secrets=referred.secrets,
             taken=frozenset(self._taken.get(subject.uid, ())),
             build_slots=max(0, slots),
             namespace_labels=namespace.value if namespace else {},
@@ -241,10 +242,11 @@ class Cluster:
         with self.lock:
             self._taken.pop(uid, None)
 
-    def learn(self, question: Question, answer: Answer) -> None:
-        """Learn what a registry said."""
+    def learn(self, subject: Subject, question: Question, answer: Answer, fresh_s: float) -> None:
+        """Learn what a registry said to a Module. `fresh_s`: how long something may be started from it."""
         with self.lock:
-            self._answers = learn(self._answers, question, answer)
+            if self.modules.by_uid(subject.uid):  # else it has been forgotten meanwhile
+                self._answers.learn(subject.uid, question, answer, fresh_s)
 
     @staticmethod
     def _pod(pod: Item[PodFacts], daemon_set: Item[OwnedObject] | None, module_uid: str) -> Pod:

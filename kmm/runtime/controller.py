@@ -96,9 +96,9 @@ class Controller:
             if item.namespace == namespace:
                 self._add(FOR_MODULES, *item.key)
 
-    def answered(self, question: Question, answer: Answer, subject: Subject) -> None:
+    def answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         """Learn what a registry said, and look again at the Module that asked."""
-        self._cluster.learn(question, answer)
+        self._cluster.learn(subject, question, answer, fresh_s)
         self._add(FOR_MODULES, subject.ref.namespace, subject.ref.name)
 
     def _provider(self, key: Key) -> str:
@@ -221,10 +221,10 @@ class Controller:
         if not self._references.follow(subject):
             self.queue.add_after(key, _UNSYNCED_S, _MODULES)
             return
-        dockerfiles, secrets = self._references.read(subject)
+        referred = self._references.read(subject)
         item = self._cluster.modules.get(namespace, name)
         seen = item.version if item else 0
-        view = self._cluster.view(subject, dockerfiles, secrets)
+        view = self._cluster.view(subject, referred)
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
         if view.taken:

@@ -20,6 +20,7 @@ NAMESPACE = Kind(api_version="v1", kind="Namespace", plural="namespaces")
 POD = Kind(api_version="v1", kind="Pod", plural="pods")
 CONFIG_MAP = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
 SECRET = Kind(api_version="v1", kind="Secret", plural="secrets")
+SERVICE_ACCOUNT = Kind(api_version="v1", kind="ServiceAccount", plural="serviceaccounts")
 EVENT = Kind(api_version="v1", kind="Event", plural="events")
 LEASE = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
 

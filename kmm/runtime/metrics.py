@@ -14,6 +14,7 @@ from kmm.core import names
 from kmm.core.images import BUILD, SIGN
 from kmm.runtime.cluster import Cluster
 
+_HOSTS, _OTHERS = 100, "others"  # hosts are users' words
 _BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15)
 
 
@@ -33,6 +34,15 @@ class Metrics:
             "kmm_watch_failures", "Watches that ended otherwise than by time", ["kind"], registry=self.registry
         )
 
+        self._probes = Histogram(
+            "kmm_registry_seconds",
+            "How long questions to registries take, and how they end",
+            ["registry", "outcome"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._hosts: set[str] = set()
+
     def of(self, cluster: Cluster) -> None:
         """Count what is known of a cluster whenever it is asked."""
         self.registry.register(_Known(cluster))
@@ -48,6 +58,11 @@ class Metrics:
     def watch_failed(self, kind: str) -> None:
         """Count a watch that ended."""
         self._failures.labels(kind).inc()
+
+    def probed(self, registry: str, outcome: str, seconds: float) -> None:
+        """Count a question to a registry, by its host: of images there are too many."""
+        self._hosts.add(registry if len(self._hosts) < _HOSTS else _OTHERS)
+        self._probes.labels(registry if registry in self._hosts else _OTHERS, outcome).observe(seconds)
 
     def text(self) -> bytes:
         """Return all of it, as Prometheus reads it."""

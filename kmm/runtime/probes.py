@@ -1,70 +1,271 @@
-"""Questions to registries, asked by plugins: one at a time for each image, in a pool of their own."""
+"""Questions to registries: the same one is asked once, few at a time, and one at a time while a registry is away.
+
+Plans say what they want to know as long as they do not know it; when it is asked is decided here. What a registry
+could not say is asked again, later and later. One that fails several times in a row is taken to be unavailable: then
+a single question tries it now and then, and once it answers, all that wait are asked.
+"""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cachetools import TTLCache
 
 from kmm.catalog import Catalog
 from kmm.contract import Access, Forbidden, Unavailable
+from kmm.core.status import timestamp
 from kmm.core.view import Answer, Denied, Missing, Present, Question, Subject, Unknown
-from kmm.errors import PluginError
+from kmm.errors import KmmError
 from kmm.oci import reference
+from kmm.runtime.metrics import Metrics
 
-DEADLINE_S = 20.0
-_RETRY_S = 30.0
 _LOG = logging.getLogger(__name__)
+_KEPT = 10_000  # answers that are kept for other Modules
+_THREADS = 32
+_IDLE_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long answers serve, and when what was not answered is asked again.
+
+    `missing_s`: nothing is built from a "missing" that is older. `denied_s`: until a refusal is tried again by itself
+    (other credentials try it at once). `retry_s`, doubled each time, to `retry_most_s`: after no answer.
+    `at_once`: questions in flight for one registry. `failures`: how many in a row make it count as unavailable.
+    """
+
+    present_s: float = 600.0
+    missing_s: float = 60.0
+    denied_s: float = 300.0
+    retry_s: float = 2.0
+    retry_most_s: float = 30.0
+    deadline_s: float = 20.0
+    at_once: int = 8
+    failures: int = 3
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """A question that has no answer yet. `due`: when it may be asked; `told`: when it was said that nobody knows."""
+
+    question: Question
+    subjects: dict[str, Subject] = field(default_factory=dict)
+    due: float = 0.0
+    wanted: float = 0.0
+    told: float = -1.0
+    said: Unknown | Denied | None = None
+    failures: int = 0
+    flying: bool = False
+
+
+@dataclass(slots=True)
+class _Registry:
+    """What is waited for at one host, the next to ask first.
+
+    `failures`: in a row; `since_s`: of the first of them. `retry`: when it may be asked anything; `said`: to whoever
+    asks before.
+    """
+
+    host: str
+    wanted: dict[Question, _Wanted] = field(default_factory=dict)
+    failures: int = 0
+    since_s: float = 0.0
+    retry: float = 0.0
+    said: Unknown | None = None
 
 
 class Probes:
-    """Asks registries. `answered` hears each answer, with the Module that wanted it."""
+    """Asks registries, in threads of its own.
 
-    def __init__(self, catalog: Catalog, answered: Callable[[Question, Answer, Subject], None]) -> None:
-        self._catalog, self._answered = catalog, answered
-        self._pool = ThreadPoolExecutor(max_workers=8, thread_name_prefix="probe")
-        self._lock = threading.Lock()
-        self._asked: dict[Question, list[Subject]] = {}
+    `access`: credentials and trust for a question of a Module, which may ask the API server. `answered` hears each
+    answer, the Module that wanted it, and for how many seconds something may be started from it.
+    """
 
-    def ask(self, question: Question, subject: Subject) -> None:
-        """Ask, unless the same is being asked."""
-        with self._lock:
-            waiting = self._asked.get(question)
-            if waiting is not None:
-                if all(each.uid != subject.uid for each in waiting):
-                    waiting.append(subject)
-                return
-            self._asked[question] = [subject]
-        self._pool.submit(self._run, question)
+    def __init__(
+        self,
+        catalog: Catalog,
+        access: Callable[[Question, Subject], Access],
+        answered: Callable[[Question, Answer, Subject, float], None],
+        metrics: Metrics,
+        patience: Patience | None = None,
+    ) -> None:
+        self._catalog, self._access, self._answered, self._metrics = catalog, access, answered, metrics
+        self._patience = patience or Patience()
+        self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="probe")
+        self._changed = threading.Condition()
+        self._registries: dict[str, _Registry] = {}
+        self._present: TTLCache[Question, Present] = TTLCache(_KEPT, self._patience.present_s, timer=time.monotonic)
+        # When it was said.
+        self._missing: TTLCache[Question, float] = TTLCache(_KEPT, self._patience.missing_s, timer=time.monotonic)
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
+
+    def start(self) -> None:
+        """Begin to ask."""
+        self._thread.start()
 
     def stop(self) -> None:
         """Ask nothing more."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _run(self, question: Question) -> None:
-        answer = self._inspect(question)
-        with self._lock:
-            subjects = self._asked.pop(question, [])
-        for subject in subjects:
-            self._answered(question, answer, subject)
+    def ask(self, question: Question, subject: Subject) -> None:
+        """Say that a Module wants to know; its answer comes when there is one."""
+        host = _host(question.image)
+        said: Answer | None = None
+        with self._changed:
+            left_s = self._patience.missing_s
+            known: Answer | None = self._present.get(question)
+            if known is None and (said_s := self._missing.get(question)) is not None:
+                known, left_s = Missing(), left_s - (time.monotonic() - said_s)
+            if known is None:
+                registry = self._registries.setdefault(host, _Registry(host))
+                wanted = registry.wanted.setdefault(question, _Wanted(question))
+                is_new = subject.uid not in wanted.subjects
+                wanted.subjects[subject.uid] = subject
+                wanted.wanted = time.monotonic()
+                said = (wanted.said or registry.said) if is_new else None
+                self._changed.notify()
+        if known is not None:
+            self._answered(question, known, subject, left_s)
+        elif said is not None:
+            self._answered(question, said, subject, 0.0)
 
-    def _inspect(self, question: Question) -> Answer:
+    def _run(self) -> None:
+        with self._changed:
+            while not self._stopping:
+                now = time.monotonic()
+                waits_s = [_IDLE_S]
+                for registry in list(self._registries.values()):
+                    for wanted in self._due(registry, now):
+                        wanted.flying = True
+                        self._pool.submit(self._ask, registry, wanted)
+                    if self._room(registry):
+                        resting = (each for each in registry.wanted.values() if not each.flying)
+                        waits_s += [max(each.due, registry.retry) - now for each in resting]
+                    if not registry.wanted:
+                        del self._registries[registry.host]
+                self._changed.wait(max(0.01, min(waits_s)))
+
+    def _room(self, registry: _Registry) -> int:
+        """Return how many more may be in flight: one that has just failed is not asked many things at once."""
+        flying = sum(each.flying for each in registry.wanted.values())
+        return max(0, (1 if registry.failures else self._patience.at_once) - flying)
+
+    def _due(self, registry: _Registry, now: float) -> list[_Wanted]:
+        """Return what is to be asked now, and drop what is not wanted any more."""
+        resting = [each for each in registry.wanted.values() if not each.flying]
+        due = [each for each in resting if max(each.due, registry.retry) <= now]
+        for wanted in due:
+            if wanted.wanted <= wanted.told:
+                del registry.wanted[wanted.question]  # whoever was told has not asked again
+        return [each for each in due if each.question in registry.wanted][: self._room(registry)]
+
+    def _ask(self, registry: _Registry, wanted: _Wanted) -> None:
+        began = time.monotonic()
+        answer = self._inspect(wanted.question, next(iter(wanted.subjects.values())))
+        patience = self._patience
+        outcome = "retry" if isinstance(answer, _Later) else type(answer).__name__
+        self._metrics.probed(registry.host, outcome.lower(), time.monotonic() - began)
+        tell: list[tuple[_Wanted, Answer]] = []
+        with self._changed:
+            now = time.monotonic()
+            wanted.flying = False
+            # The next one first: a question that always fails must not keep the others from being tried.
+            registry.wanted.pop(wanted.question, None)
+            if isinstance(answer, Present):
+                self._present[wanted.question] = answer
+            elif isinstance(answer, Missing):
+                self._missing[wanted.question] = now
+            else:
+                registry.wanted[wanted.question] = wanted
+            if isinstance(answer, _Later):
+                wanted.failures += 1
+                delay_s = min(patience.retry_s * 2 ** min(wanted.failures - 1, 16), patience.retry_most_s)
+                wanted.due = now + max(delay_s, answer.retry_after_s)
+                tell += self._failed(registry, wanted, answer, now) if answer.of_registry else [(wanted, answer.said)]
+            else:
+                if registry.said:
+                    _LOG.info("registry %s answers again", registry.host)
+                    for each in registry.wanted.values():
+                        each.due = each.due if isinstance(each.said, Denied) else 0.0
+                registry.failures, registry.retry, registry.said = 0, 0.0, None
+                wanted.failures, wanted.due = 0, now + patience.denied_s
+                tell.append((wanted, answer))
+            for each, said in tell:
+                each.told, each.said = now, None if isinstance(said, Present | Missing) else said
+            told = [(each.question, said, list(each.subjects.values())) for each, said in tell]
+            self._changed.notify()
+        for question, said, subjects in told:
+            for subject in subjects:
+                self._answered(question, said, subject, patience.missing_s)
+
+    def _failed(
+        self, registry: _Registry, wanted: _Wanted, answer: _Later, now: float
+    ) -> list[tuple[_Wanted, Answer]]:
+        """Note that a registry gave no answer; return whom to tell."""
+        patience = self._patience
+        if not registry.failures:
+            registry.since_s = time.time()
+        registry.failures += 1
+        said = Unknown(message=f"{answer.said.message}, since {timestamp(registry.since_s)}")
+        more = registry.failures - patience.failures
+        if more < 0 and not answer.retry_after_s:
+            return [(wanted, said)]
+        if registry.said is None:
+            _LOG.warning("registry %s is taken to be unavailable: %s", registry.host, answer.said.message)
+        delay_s = min(patience.retry_s * 2 ** min(max(0, more + 1), 16), patience.retry_most_s)
+        registry.retry, registry.said = now + max(delay_s, answer.retry_after_s), said
+        others = [each for each in registry.wanted.values() if each is not wanted and not each.flying]
+        return [(wanted, said), *((each, said) for each in others if each.said != said)]
+
+    def _inspect(self, question: Question, subject: Subject) -> Answer | _Later:
         try:
-            host = reference.parse(question.image).host
-            found = self._catalog.registry(host).inspect(question.image, Access(tls=question.tls), DEADLINE_S)
+            registry = self._catalog.registry(reference.parse(question.image).host)
+            access = self._access(question, subject)
+        except Forbidden as error:
+            return Denied(message=str(error))
+        except (KmmError, reference.ReferenceError) as error:
+            return _Later(Unknown(message=str(error)), of_registry=False)
+        try:
+            found = registry.inspect(question.image, access, self._patience.deadline_s)
         except Forbidden as error:
             return Denied(message=str(error))
         except Unavailable as error:
-            return Unknown(message=str(error), retry_at_s=time.time() + (error.retry_after_s or _RETRY_S))
-        except (PluginError, reference.ReferenceError) as error:
-            return Unknown(message=str(error), retry_at_s=time.time() + _RETRY_S)
+            return _Later(Unknown(message=str(error)), min(error.retry_after_s or 0.0, 600.0))
         except Exception as error:  # a plugin may raise anything: that is no answer
-            _LOG.exception("a registry plugin raised")
-            return Unknown(
-                message=f"the registry plugin raised {type(error).__name__}", retry_at_s=time.time() + _RETRY_S
-            )
+            # Without its text, which may hold anything.
+            _LOG.error("registry plugin %s raised %s at %s", registry.name, type(error).__name__, _place(error))
+            return _Later(Unknown(message=f"the registry plugin raised {type(error).__name__}"), of_registry=False)
         if found is None:
             return Missing()
         return Present(digest=found.digest, architectures=tuple(found.architectures), annotations=found.annotations)
+
+
+def _host(image: str) -> str:
+    try:
+        return reference.parse(image).host
+    except reference.ReferenceError:
+        return ""
+
+
+def _place(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """No answer. `of_registry`: it is the registry that gave none, and not us who could not ask."""
+
+    said: Unknown
+    retry_after_s: float = 0.0
+    of_registry: bool = True

@@ -7,7 +7,7 @@ from typing import Any
 from kmm.catalog import Catalog
 from kmm.contract import Kind, Renderer
 from kmm.core.loader_daemonset import DAEMON_SET
-from kmm.runtime.kinds import CONFIG_MAP, EVENT, LEASE, MODULE, NAMESPACE, NODE, POD, SECRET
+from kmm.runtime.kinds import CONFIG_MAP, EVENT, LEASE, MODULE, NAMESPACE, NODE, POD, SECRET, SERVICE_ACCOUNT
 
 OPERATOR = "kmm-operator-controller-manager"
 ACCOUNTS = (OPERATOR, "kmm-operator-module-loader", "kmm-operator-device-plugin")
@@ -32,6 +32,7 @@ def rules(catalog: Catalog) -> list[dict[str, Any]]:
         *(_rule(kind, *_OWN) for kind in rendered if kind != DAEMON_SET),
         _rule(CONFIG_MAP, *_WATCH),
         _rule(SECRET, *_WATCH),
+        _rule(SERVICE_ACCOUNT, *_WATCH),
         _rule(EVENT, "create", "patch"),
     ]
 

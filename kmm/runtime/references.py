@@ -10,13 +10,15 @@ import hashlib
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from kmm.api.module import KernelMapping, ModuleLoaderContainer
 from kmm.contract import Kind
 from kmm.core import names
-from kmm.core.view import SecretFacts, Subject
-from kmm.runtime.kinds import CONFIG_MAP, SECRET, path_of, trim_metadata
+from kmm.core.loader_daemonset import service_account
+from kmm.core.view import Operator, SecretFacts, Subject
+from kmm.runtime.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT, path_of, trim_metadata
 from kmm.runtime.store import Item, Store
 from kmm.runtime.transport import NotFound, Transport, Unreachable
 from kmm.runtime.watch import Source, Watch
@@ -26,16 +28,32 @@ _DOCKERFILE = ("dockerfile", "Dockerfile")
 _EVERYWHERE = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Referred:
+    """What a Module refers to, as far as it exists.
+
+    `dockerfiles`: with their key, by ConfigMap. `pull_secrets`: the names of those that registries are asked with, in
+    the order to try them; `access` stands for their contents.
+    """
+
+    dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
+    pull_secrets: tuple[str, ...] = ()
+    access: str = ""
+
+
 class References:
     """Follows what Modules refer to. `changed` hears the namespace of each change."""
 
     def __init__(
         self,
         transport: Transport,
+        operator: Operator,
         lock: threading.RLock,
         changed: Callable[[str], None],
         failed: Callable[[str, Exception], None],
     ) -> None:
+        self._operator = operator
         self._transport, self._lock, self._changed, self._failed = transport, lock, changed, failed
         self._watches: dict[tuple[Kind, str], Watch[None]] = {}
         self._wanted: dict[str, set[tuple[Kind, str]]] = {}
@@ -43,7 +61,9 @@ class References:
 
     def follow(self, subject: Subject) -> bool:
         """Follow what a Module refers to; return whether all of it has been listed."""
-        wanted = {(kind, subject.ref.namespace) for kind, _ in referred(subject)}
+        wanted = {(kind, subject.ref.namespace) for kind, _ in referred(subject, self._operator)}
+        if (SERVICE_ACCOUNT, subject.ref.namespace) in wanted:
+            wanted.add((SECRET, subject.ref.namespace))  # those that it names
         with self._lock:
             if wanted:
                 self._wanted[subject.uid] = wanted
@@ -58,23 +78,27 @@ class References:
             if self._wanted.pop(uid, None):
                 self._adjust()
 
-    def read(self, subject: Subject) -> tuple[dict[str, tuple[str, str]], dict[str, SecretFacts]]:
-        """Return the Dockerfiles, each with its key, and what may be known of the Secrets, by name.
+    def read(self, subject: Subject) -> Referred:
+        """Return what a Module refers to.
 
         Raises:
             ApiError, Unreachable: one of them cannot be read.
         """
-        dockerfiles: dict[str, tuple[str, str]] = {}
-        secrets: dict[str, SecretFacts] = {}
-        for kind, name in referred(subject):
-            found = self._content(kind, subject.ref.namespace, name)
-            if found is None:
-                continue
-            if kind == SECRET:
-                secrets[name] = found
-            else:
-                dockerfiles[name] = found
-        return dockerfiles, secrets
+        found: dict[Kind, dict[str, Any]] = {CONFIG_MAP: {}, SECRET: {}, SERVICE_ACCOUNT: {}}
+        for kind, name in referred(subject, self._operator):
+            found[kind][name] = self._content(kind, subject.ref.namespace, name)
+        pull = dict.fromkeys(_image_repo_secret(subject) if found[SERVICE_ACCOUNT] else ())
+        for names_ in found[SERVICE_ACCOUNT].values():
+            pull |= dict.fromkeys(names_ or ())
+        secrets: dict[str, SecretFacts | None] = found[SECRET]
+        for name in pull:
+            secrets.setdefault(name, self._content(SECRET, subject.ref.namespace, name))
+        return Referred(
+            dockerfiles={name: each for name, each in found[CONFIG_MAP].items() if each},
+            secrets={name: each for name, each in secrets.items() if each},
+            pull_secrets=tuple(pull),
+            access=names.digest([[name, each.digest if (each := secrets[name]) else ""] for name in pull]),
+        )
 
     def unsynced(self) -> list[str]:
         """Return what has not been listed yet."""
@@ -108,10 +132,10 @@ class References:
         known = self._contents.get(key)
         if known is None or known[0] != item.version:
             try:
-                data = self._transport.ask("GET", path_of(kind, namespace, name)).read().get("data") or {}
+                body = self._transport.ask("GET", path_of(kind, namespace, name)).read()
             except NotFound:
                 return None
-            known = (item.version, facts(data) if kind == SECRET else _dockerfile(data))
+            known = (item.version, _READ[kind](body))
             self._contents[key] = known
         return known[1]
 
@@ -141,7 +165,7 @@ class References:
                 del self._contents[key]
 
 
-def referred(subject: Subject) -> Iterator[tuple[Kind, str]]:
+def referred(subject: Subject, operator: Operator) -> Iterator[tuple[Kind, str]]:
     """Yield what builds and signatures of a Module need, each once."""
     loader = subject.spec.module_loader if subject.spec else None
     container = loader.container if loader else None
@@ -149,6 +173,10 @@ def referred(subject: Subject) -> Iterator[tuple[Kind, str]]:
         return
     parts: tuple[ModuleLoaderContainer | KernelMapping, ...] = (container, *container.kernel_mappings)
     found: dict[tuple[Kind, str | None], None] = {}
+    if loader and any(part.build or part.sign for part in parts):  # only such images are asked for
+        account = service_account(subject, loader.service_account_name, names.LOADER, operator) or "default"
+        found[SERVICE_ACCOUNT, account] = None
+        found |= {(SECRET, name): None for name in _image_repo_secret(subject)}
     for part in parts:
         if part.build:
             found[CONFIG_MAP, part.build.dockerfile_config_map.name] = None
@@ -156,6 +184,11 @@ def referred(subject: Subject) -> Iterator[tuple[Kind, str]]:
         if part.sign:
             found |= {(SECRET, each.name): None for each in (part.sign.cert_secret, part.sign.key_secret) if each}
     yield from ((kind, name) for kind, name in found if name)
+
+
+def _image_repo_secret(subject: Subject) -> tuple[str, ...]:
+    secret = subject.spec.image_repo_secret if subject.spec else None
+    return (secret.name,) if secret and secret.name else ()
 
 
 def facts(data: Mapping[str, str]) -> SecretFacts:
@@ -180,3 +213,12 @@ def _fingerprint(encoded: str | None) -> str:
 
 def _dockerfile(data: Mapping[str, str]) -> tuple[str, str] | None:
     return next(((key, data[key]) for key in _DOCKERFILE if key in data), None)
+
+
+_READ: dict[Kind, Callable[[Mapping[str, Any]], Any]] = {
+    CONFIG_MAP: lambda body: _dockerfile(body.get("data") or {}),
+    SECRET: lambda body: facts(body.get("data") or {}),
+    SERVICE_ACCOUNT: lambda body: tuple(
+        each["name"] for each in body.get("imagePullSecrets") or () if each.get("name")
+    ),
+}

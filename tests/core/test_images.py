@@ -268,16 +268,32 @@ def test_no_answer_that_is_older_than_a_loader_serves_it():
 
 
 @EACH_WAY
-@pytest.mark.parametrize("retry_at_s", [None, NOW_S + 30])
-def test_unknown_is_never_missing(how, retry_at_s):
-    step = plan(how, answers={asked(): Unknown(message="the registry timed out", retry_at_s=retry_at_s)})
+def test_unknown_is_never_missing(how):
+    step = plan(how, answers={asked(): Unknown(message="the registry timed out")})
     assert (step.phase, step.reason) == (Phase.WAITING, Reason.REGISTRY_UNAVAILABLE)
     assert step.message == "the registry timed out"
-    assert step.wake_at_s == retry_at_s
-    assert (of(step, Create), of(step, Delete), step.starts) == ([], [], 0)
+    # It stays wanted; when it is asked again is not the plan's to say.
+    assert (step.actions, step.wake_at_s, step.starts) == ((Probe(question=asked()),), None, 0)
 
 
-@pytest.mark.parametrize("answer", [Unknown(message="x", retry_at_s=NOW_S), Denied(message="x"), None])
+@EACH_WAY
+def test_nothing_is_started_from_an_answer_that_is_too_old(how):
+    answers = {asked(): Missing(), asked(TEMPORARY): Missing()}
+    step = plan(how, answers=answers, stale=frozenset({asked()}))
+    assert (step.reason, step.actions, step.starts) == (Reason.CHECKING_IMAGE, (Probe(question=asked()),), 0)
+    assert plan(how, answers=answers).starts == 1
+    # What runs goes on, whatever was said when it began.
+    running = task(created(plan(how, answers=answers)), State.RUNNING)
+    step = plan(how, answers=answers, tasks=[running], stale=frozenset({asked()}))
+    assert (step.actions, step.phase) == ((), Phase.WAITING)
+
+
+def test_with_other_credentials_it_is_asked_anew():
+    step = plan(BUILD, answers={asked(): Missing()}, access="others")
+    assert step.actions == (Probe(question=dataclasses.replace(asked(), access="others")),)
+
+
+@pytest.mark.parametrize("answer", [Unknown(message="x"), Denied(message="x"), None])
 @pytest.mark.parametrize("state", list(State))
 def test_what_runs_is_kept_while_the_answer_is_not_known(answer, state):
     running = task(started(BUILD), state, ago_s=LONG_S)
@@ -289,7 +305,8 @@ def test_what_runs_is_kept_while_the_answer_is_not_known(answer, state):
 @EACH_WAY
 def test_forbidden_starts_nothing_and_says_that_the_repository_may_not_exist_yet(how):
     step = plan(how, answers=All(Denied(message="401 after the credentials were accepted")))
-    assert (step.phase, step.reason, step.actions) == (Phase.BLOCKED, Reason.REGISTRY_FORBIDDEN, ())
+    assert (step.phase, step.reason) == (Phase.BLOCKED, Reason.REGISTRY_FORBIDDEN)
+    assert step.actions == (Probe(question=asked()),)
     assert step.message.startswith("401 after the credentials were accepted")
     assert "may not exist yet" in step.message
 
@@ -589,9 +606,7 @@ def test_the_builder_is_told_the_hash_that_the_temporary_image_is_to_carry():
     assert inputs_of(build) in str(build.manifest["spec"])
 
 
-@pytest.mark.parametrize(
-    "answer", [Unknown(message="x", retry_at_s=NOW_S + 1), Denied(message="x")], ids=["unknown", "forbidden"]
-)
+@pytest.mark.parametrize("answer", [Unknown(message="x"), Denied(message="x")], ids=["unknown", "forbidden"])
 def test_a_temporary_image_that_the_registry_does_not_tell_of_starts_nothing(answer):
     step = plan(BUILD_AND_SIGN, answers={asked(): Missing(), asked(TEMPORARY): answer})
     assert (of(step, Create), step.starts) == ([], 0)

@@ -185,7 +185,7 @@ class Cluster:
         if self.unknown:
             self.unknown -= 1
             self.happened["unknown image"] += 1
-            self.answers[question] = Unknown(message="the registry is away", retry_at_s=self.now_s)
+            self.answers[question] = Unknown(message="the registry is away")
         elif question.image in self.images:
             present = Present(digest="sha256:0", annotations=self.images[question.image])
             self.answers = learn(self.answers, question, present)

@@ -14,6 +14,7 @@ from kmm.core.view import Operator
 from kmm.runtime import cluster as cluster_module
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.kinds import trim_module, trim_task
+from kmm.runtime.references import Referred
 from kmm.runtime.watch import item_of
 
 JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
@@ -51,7 +52,7 @@ def failed_job(ended):
 
 def finished_at_s(known):
     subject = known.subject("kmm-system", "m")
-    (task,) = known.view(subject, {}, {}).tasks
+    (task,) = known.view(subject, Referred()).tasks
     return task.finished_at_s
 
 
