@@ -154,7 +154,7 @@ class Distribution:
         known = target.kind not in ("token", "store", "")
         caller = self.access.identify(request) if known else None
         shown = caller or Caller(scheme=request.headers.get("Authorization", "").partition(" ")[0])
-        answer = _Answer(status=0)
+        status = 0
         try:
             try:
                 await self._before(request, target, shown)
@@ -167,33 +167,38 @@ class Distribution:
             if self._strike((Trouble.LOSE,), request, target, shown):
                 raise _Lost
             self._lie(request, target, shown, answer)
-            return await self._send(request, target, shown, answer)
+            status = answer.status
         except _Lost:
-            answer.status = 0
-            if request.transport:
-                request.transport.abort()
-            return web.Response(status=499)
+            return _hang_up(request)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             _LOG.exception("%s %s", request.method, request.path)
-            answer.status = 500
-            return web.Response(status=500)
+            status = 500
+            return web.Response(status=status)
         finally:
-            self.log.append(
-                Entry(
-                    method=request.method,
-                    path=request.path,
-                    status=answer.status,
-                    user=shown.user,
-                    scheme=shown.scheme,
-                    kind=target.kind,
-                    repository=target.repository,
-                    scopes=shown.scopes,
-                    agent=request.headers.get("User-Agent", ""),
-                    at_s=time.time(),
-                )
+            # Before the answer is sent: whoever has it finds it here.
+            self._note(request, target, shown, status)
+        try:
+            return await self._send(request, target, shown, answer)
+        except _Lost:
+            return _hang_up(request)
+
+    def _note(self, request: web.BaseRequest, target: _Target, caller: Caller, status: int) -> None:
+        self.log.append(
+            Entry(
+                method=request.method,
+                path=request.path,
+                status=status,
+                user=caller.user,
+                scheme=caller.scheme,
+                kind=target.kind,
+                repository=target.repository,
+                scopes=caller.scopes,
+                agent=request.headers.get("User-Agent", ""),
+                at_s=time.time(),
             )
+        )
 
     def _target(self, request: web.BaseRequest) -> _Target:
         """Read a path; the kind is empty where it is none of the protocol."""
@@ -302,10 +307,8 @@ class Distribution:
         manifest = _checked(body, request.headers.get("Content-Type", ""), repository)
         if ":" in target.reference and target.reference != manifest.digest:
             raise Refusal(("DIGEST_INVALID", None))
-        repository = self.repositories.make(target.repository)
-        repository.manifests[manifest.digest] = manifest
-        if ":" not in target.reference:
-            repository.tags[target.reference] = manifest.digest
+        tag = "" if ":" in target.reference else target.reference
+        self.repositories.make(target.repository).add(manifest, tag)
         headers = {
             "Docker-Content-Digest": manifest.digest,
             "Location": self._location(f"/v2/{target.repository}/manifests/{manifest.digest}"),
@@ -323,7 +326,7 @@ class Distribution:
         return b"".join(chunks)
 
     def _tags(self, request: web.BaseRequest, target: _Target, repository: Repository | None) -> _Answer:
-        if repository is None or not repository.manifests:
+        if repository is None or not repository.tagged:
             raise Refusal(("NAME_UNKNOWN", {"name": target.repository}))
         last, said = request.query.get("last", ""), request.query.get("n", "")
         tags = sorted(tag for tag in repository.tags if tag > last)
@@ -335,7 +338,8 @@ class Distribution:
                 tags = tags[: int(said)]
                 after = f"&last={tags[-1]}" if tags else ""
                 headers["Link"] = f'</v2/{target.repository}/tags/list?n={int(said)}{after}>; rel="next"'
-        answer = _json({"name": target.repository, "tags": tags})
+        # No tags any more are null, as the real one writes them.
+        answer = _json({"name": target.repository, "tags": tags if repository.tags else None})
         answer.headers |= headers
         return answer
 
@@ -490,6 +494,12 @@ class Distribution:
                 await response.write(piece)
         await response.write_eof()
         return response
+
+
+def _hang_up(request: web.BaseRequest) -> web.Response:
+    if request.transport:
+        request.transport.abort()
+    return web.Response(status=499)
 
 
 async def _troubled(pieces: Iterator[bytes], fault: RegistryFault | None) -> AsyncGenerator[bytes, None]:

@@ -214,12 +214,8 @@ class Registry:
         reference = references.parse(f"{self.host}/{name}")
         for content in made.blobs.values():
             self._repositories.add_blob(reference.path, content)
-        repository = self._repositories.make(reference.path)
-        repository.manifests[made.digest] = Manifest(
-            media_type=made.media_type, body=made.manifest, digest=made.digest
-        )
-        if reference.tag:
-            repository.tags[reference.tag] = made.digest
+        manifest = Manifest(media_type=made.media_type, body=made.manifest, digest=made.digest)
+        self._repositories.make(reference.path).add(manifest, reference.tag)
 
     def _context(self) -> ssl.SSLContext | None:
         if self._authority is None:

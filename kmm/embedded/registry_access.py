@@ -67,9 +67,9 @@ class Access:
             Refusal: who asks may not.
         """
         if caller is None:
-            # A token that is no longer good is told apart from none at all: only then is the error named.
-            brought = "Authorization" in request.headers and self.auth is Auth.BEARER
-            raise self.challenge(needs, error="invalid_token" if brought else "")
+            # A token that is no longer good is told apart from none at all.
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            raise self.challenge(needs, error="invalid_token" if scheme == "Bearer" and token else "")
         if self.auth is Auth.BEARER and any(
             actions - caller.may.get(name, frozenset()) for name, actions in needs.items()
         ):

@@ -28,15 +28,23 @@ class Manifest:
 
 @dataclass(slots=True)
 class Repository:
-    """One repository. `blobs`: the digests that may be read through it."""
+    """One repository. `tagged`: whether it ever had a tag; `blobs`: the digests that may be read through it."""
 
     manifests: dict[str, Manifest] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    tagged: bool = False
     blobs: set[str] = field(default_factory=set)
 
     def find(self, reference: str) -> Manifest | None:
         """Return a manifest by tag or digest."""
         return self.manifests.get(self.tags.get(reference, reference))
+
+    def add(self, manifest: Manifest, tag: str = "") -> None:
+        """Store a manifest; under a tag, where there is one."""
+        self.manifests[manifest.digest] = manifest
+        if tag:
+            self.tags[tag] = manifest.digest
+            self.tagged = True
 
     def remove(self, digest: str) -> None:
         """Delete a manifest, and the tags that name it."""

@@ -183,6 +183,16 @@ def test_tags_are_listed(registry, client, repository, pushed):
     assert sorted(answer.json()["tags"]) == ["1", "a", "b", "c"]
 
 
+def test_a_repository_without_tags_is_not_known_and_one_that_had_some_lists_none(client, repository):
+    made = image([FILES])
+    client.push(repository, made.digest, made)
+    answer = client.ask("GET", f"/v2/{repository}/tags/list")
+    assert (answer.status, codes(answer)) == (404, ["NAME_UNKNOWN"])
+    client.put_manifest(repository, "1", made.manifest, OCI_MANIFEST)
+    client.ask("DELETE", f"/v2/{repository}/manifests/{made.digest}")
+    assert client.ask("GET", f"/v2/{repository}/tags/list").json() == {"name": repository, "tags": None}
+
+
 def test_tags_come_in_pages_from_the_embedded_registry_alone(registry, client, repository, pushed):
     for tag in ("b", "a", "c"):
         client.put_manifest(repository, tag, pushed.manifest, OCI_MANIFEST)
