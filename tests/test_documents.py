@@ -86,6 +86,24 @@ def test_the_embedded_clusters_example_runs(tmp_path):
     ]
 
 
+def test_the_embedded_registrys_example_runs(tmp_path):
+    (script,) = re.findall(
+        r"<!-- tested: registry -->\n```python\n(.*?)```", (ROOT / "docs/embedded.md").read_text(), re.DOTALL
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    images, shown, *rest = run.stdout.splitlines()
+    assert re.fullmatch(
+        r"\{'team/acme:6\.1\.0-13-amd64': 'sha256:\w{64}', 'team/acme:all': 'sha256:\w{64}'\}", images
+    )
+    assert re.fullmatch(r'127\.0\.0\.1:\d+/team/acme:all \{"auths": .*\}', shown)
+    assert rest == [
+        "['6.1.0-13-amd64', 'all']",
+        "503",
+        "[('reader', 'tags', 'team/acme', 200), ('reader', 'tags', 'team/acme', 503)]",
+    ]
+
+
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", (ROOT / "docs/embedded.md").read_text()))))
 def test_a_test_that_a_document_names_exists(name):
     assert any(f"def {name}(" in path.read_text() for path in ROOT.glob("tests/**/test_*.py"))

@@ -15,7 +15,7 @@ from kmm.embedded.account import Account
 from kmm.embedded.image import OCI_INDEX, digest_of
 from kmm.embedded.registry import Registry
 
-PASSWORD = "hidden"
+ROBOT = ("robot", "hidden")
 MODULE = "/opt/lib/modules/6.1.0/acme.ko"
 
 
@@ -161,8 +161,8 @@ def test_the_log_says_who_asked_for_what_and_holds_no_secret(start):
 
 
 def test_rights_are_by_repository_with_basic_too(start):
-    users = {"robot": Account(password=PASSWORD, pull=("team/*",), push=("team/driver",), delete=())}
-    registry, client = start("robot", PASSWORD, auth="basic", users=users)
+    users = {"robot": Account(password=ROBOT[1], pull=("team/*",), push=("team/driver",), delete=())}
+    registry, client = start(*ROBOT, auth="basic", users=users)
     digest = registry.push_image("team/driver:1", {MODULE: b"x"})
     assert client.manifest("team/driver", "1").status == 200
     assert client.ask("POST", "/v2/team/driver/blobs/uploads/").status == 202
@@ -202,9 +202,8 @@ def test_an_identity_token_stands_for_a_password_at_the_token_server_alone(start
     registry, client = start(auth="bearer", users={"robot": "x"})
     registry.push_image("team/driver:1", {MODULE: b"x"})
     identity = registry.identity_token("robot")
-    form = (
-        f"grant_type=refresh_token&service=s&client_id=kmm&scope=repository:team/driver:pull&refresh_token={identity}"
-    )
+    scope = "repository:team/driver:pull"
+    form = f"grant_type=refresh_token&service=s&client_id=kmm&scope={scope}&refresh_token={identity}"
     answer = client.ask("POST", "/token", form.encode()).json()
     assert (answer["refresh_token"], answer["scope"]) == (identity, scope)
     path = "/v2/team/driver/tags/list"
