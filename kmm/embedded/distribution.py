@@ -10,30 +10,22 @@ import secrets
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-import msgspec
 from aiohttp import web
 
 from kmm.embedded.account import DELETE, PULL, PUSH
-from kmm.embedded.image import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, digest_of
+from kmm.embedded.manifest import checked, is_digest
 from kmm.embedded.registry_access import Access, Auth, Caller
+from kmm.embedded.registry_answer import BLOB, PIECE, Answer, Lost, content, json_answer, troubled
 from kmm.embedded.registry_failure import NoPage, Refusal
 from kmm.embedded.registry_fault import BEFORE, BODY, HEADER, RegistryFault, RegistryFaults, Trouble
-from kmm.embedded.repository import Manifest, Repositories, Repository, Upload, is_digest
+from kmm.embedded.repository import Repositories, Repository, Upload
 from kmm.oci import reference as references
 
 MANIFEST_BYTES = 4 << 20
 _LOG = logging.getLogger(__name__)
-_INDEXES = (OCI_INDEX, DOCKER_INDEX)
-_MANIFESTS = (OCI_MANIFEST, DOCKER_MANIFEST)
-_BLOB = "application/octet-stream"
 _HTML = "text/html"
-_JSON = "application/json; charset=utf-8"
-_PIECE = 256 << 10
 _DRIPS = 8
 _PATHS = (
     ("upload", re.compile(r"/v2/(?P<name>.+)/blobs/uploads/(?P<reference>[^/]*)")),
@@ -53,7 +45,6 @@ _METHODS = {
 _NEEDS = {"GET": (PULL,), "HEAD": (PULL,), "DELETE": (DELETE,)}
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _CHUNK = re.compile(r"(?:bytes )?(\d{1,15})-(\d{1,15})(?:/(?:\d+|\*))?")
-_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,38 +72,6 @@ class _Target:
     kind: str
     repository: str = ""
     reference: str = ""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Answer:
-    """What is to be sent: `body`, or `length` bytes of a file from `start`."""
-
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes = b""
-    file: Path | None = None
-    start: int = 0
-    length: int = 0
-
-    def size(self) -> int:
-        return self.length if self.file else len(self.body)
-
-    def pieces(self, size: int) -> Iterator[bytes]:
-        """Yield the body in pieces of at most so many bytes."""
-        if self.file is None:
-            for start in range(0, len(self.body), size):
-                yield self.body[start : start + size]
-            return
-        left = self.length
-        with self.file.open("rb") as file:
-            file.seek(self.start)
-            while left and (piece := file.read(min(left, size))):
-                left -= len(piece)
-                yield piece
-
-
-class _Lost(Exception):
-    """The connection is to end without an answer."""
 
 
 class Distribution:
@@ -163,12 +122,12 @@ class Distribution:
                 else:
                     answer = await self._serve(request, target, caller)
             except (Refusal, NoPage) as refusal:
-                answer = _Answer(status=refusal.status, headers=dict(refusal.headers), body=refusal.body)
+                answer = Answer(status=refusal.status, headers=dict(refusal.headers), body=refusal.body)
             if self._strike((Trouble.LOSE,), request, target, shown):
-                raise _Lost
+                raise Lost
             self._lie(request, target, shown, answer)
             status = answer.status
-        except _Lost:
+        except Lost:
             return _hang_up(request)
         except (ConnectionError, asyncio.CancelledError):
             raise
@@ -181,7 +140,7 @@ class Distribution:
             self._note(request, target, shown, status)
         try:
             return await self._send(request, target, shown, answer)
-        except _Lost:
+        except Lost:
             return _hang_up(request)
 
     def _note(self, request: web.BaseRequest, target: _Target, caller: Caller, status: int) -> None:
@@ -236,24 +195,24 @@ class Distribution:
                 page.body = f"<html><body><h1>{fault.code}</h1>a proxy says so</body></html>\n".encode()
                 raise page
             case Trouble.RESET:
-                raise _Lost
+                raise Lost
             case Trouble.HANG:
                 await asyncio.sleep(3600)
-                raise _Lost
+                raise Lost
             case Trouble.DELAY if fault:
                 await asyncio.sleep(fault.delay_s)
 
-    async def _token(self, request: web.BaseRequest) -> tuple[Caller, _Answer]:
+    async def _token(self, request: web.BaseRequest) -> tuple[Caller, Answer]:
         _allow(request, "token")
         caller, said = await self.access.answer(request)
-        return caller, _json(said)
+        return caller, json_answer(said)
 
-    async def _serve(self, request: web.BaseRequest, target: _Target, caller: Caller | None) -> _Answer:
+    async def _serve(self, request: web.BaseRequest, target: _Target, caller: Caller | None) -> Answer:
         if target.kind == "store":
             return self._stored(request, target)
         if not target.kind:
             if request.path == "/v2":
-                return _Answer(status=301, headers={"Location": "/v2/"})
+                return Answer(status=301, headers={"Location": "/v2/"})
             raise NoPage
         needs = _needs(request, target)
         caller = self.access.check(request, caller, needs)
@@ -270,11 +229,11 @@ class Distribution:
                 return await self._upload(request, target, caller)
             case "tags":
                 return self._tags(request, target, repository)
-        return _json({})
+        return json_answer({})
 
     # Manifests.
 
-    async def _manifest(self, request: web.BaseRequest, target: _Target, repository: Repository) -> _Answer:
+    async def _manifest(self, request: web.BaseRequest, target: _Target, repository: Repository) -> Answer:
         reference = target.reference
         if ":" in reference and not is_digest(reference):
             raise Refusal(("DIGEST_INVALID", None))
@@ -289,7 +248,7 @@ class Distribution:
                 repository.remove(reference)
             else:
                 del repository.tags[reference]
-            return _Answer(status=202)
+            return Answer(status=202)
         if found.media_type not in _accepted(request):
             raise Refusal(("MANIFEST_UNKNOWN", None), message=f"{found.media_type} found, which Accept does not name")
         headers = {
@@ -298,13 +257,15 @@ class Distribution:
             "Etag": f'"{found.digest}"',
         }
         if request.headers.get("If-None-Match", "").strip('"') == found.digest:
-            return _Answer(status=304, headers={"Etag": headers["Etag"]})
-        return _Answer(headers=headers, body=found.body)
+            return Answer(status=304, headers={"Etag": headers["Etag"]})
+        return Answer(headers=headers, body=found.body)
 
-    async def _put_manifest(self, request: web.BaseRequest, target: _Target) -> _Answer:
+    async def _put_manifest(self, request: web.BaseRequest, target: _Target) -> Answer:
         body = await self._small(request)
         repository = self.repositories.get(target.repository) or Repository()
-        manifest = _checked(body, request.headers.get("Content-Type", ""), repository)
+        manifest = checked(
+            body, request.headers.get("Content-Type", ""), blobs=repository.blobs, manifests=repository.manifests
+        )
         if ":" in target.reference and target.reference != manifest.digest:
             raise Refusal(("DIGEST_INVALID", None))
         tag = "" if ":" in target.reference else target.reference
@@ -313,7 +274,7 @@ class Distribution:
             "Docker-Content-Digest": manifest.digest,
             "Location": self._location(f"/v2/{target.repository}/manifests/{manifest.digest}"),
         }
-        return _Answer(status=201, headers=headers)
+        return Answer(status=201, headers=headers)
 
     async def _small(self, request: web.BaseRequest) -> bytes:
         await _go_on(request)
@@ -325,7 +286,7 @@ class Distribution:
             chunks.append(chunk)
         return b"".join(chunks)
 
-    def _tags(self, request: web.BaseRequest, target: _Target, repository: Repository | None) -> _Answer:
+    def _tags(self, request: web.BaseRequest, target: _Target, repository: Repository | None) -> Answer:
         if repository is None or not repository.tagged:
             raise Refusal(("NAME_UNKNOWN", {"name": target.repository}))
         last, said = request.query.get("last", ""), request.query.get("n", "")
@@ -339,13 +300,13 @@ class Distribution:
                 after = f"&last={tags[-1]}" if tags else ""
                 headers["Link"] = f'</v2/{target.repository}/tags/list?n={int(said)}{after}>; rel="next"'
         # No tags any more are null, as the real one writes them.
-        answer = _json({"name": target.repository, "tags": tags if repository.tags else None})
+        answer = json_answer({"name": target.repository, "tags": tags if repository.tags else None})
         answer.headers |= headers
         return answer
 
     # Blobs.
 
-    def _blob(self, request: web.BaseRequest, target: _Target, caller: Caller) -> _Answer:
+    def _blob(self, request: web.BaseRequest, target: _Target, caller: Caller) -> Answer:
         digest = target.reference
         if not is_digest(digest):
             raise Refusal(("DIGEST_INVALID", {}))
@@ -354,15 +315,15 @@ class Distribution:
             raise Refusal(("BLOB_UNKNOWN", digest))
         if request.method == "DELETE":
             self.repositories.remove_blob(target.repository, digest)
-            return _Answer(status=202, headers={"Docker-Content-Digest": digest})
+            return Answer(status=202, headers={"Docker-Content-Digest": digest})
         if self._strike((Trouble.REDIRECT,), request, target, caller):
             signature = secrets.token_urlsafe(16)
             self._signatures.append(signature)
             there = f"{self._store}/{target.repository}/{digest}?signature={signature}"
-            return _Answer(status=307, headers={"Location": there})
-        return _content(request, file, digest)
+            return Answer(status=307, headers={"Location": there})
+        return content(request, file, digest)
 
-    def _stored(self, request: web.BaseRequest, target: _Target) -> _Answer:
+    def _stored(self, request: web.BaseRequest, target: _Target) -> Answer:
         """Serve a blob to whom was redirected here, and brings no credentials, as the stores of clouds do."""
         _allow(request, "store")
         if "Authorization" in request.headers:
@@ -370,11 +331,11 @@ class Distribution:
         file = self.repositories.blob(target.repository, target.reference)
         if file is None or request.query.get("signature", "") not in self._signatures:
             raise Refusal(("DENIED", None))
-        return _content(request, file, target.reference)
+        return content(request, file, target.reference)
 
     # Uploads.
 
-    async def _upload(self, request: web.BaseRequest, target: _Target, caller: Caller) -> _Answer:
+    async def _upload(self, request: web.BaseRequest, target: _Target, caller: Caller) -> Answer:
         if not target.reference:
             if request.method != "POST":
                 raise Refusal(("BLOB_UPLOAD_UNKNOWN", None))
@@ -389,7 +350,7 @@ class Distribution:
             raise Refusal(("BLOB_UPLOAD_UNKNOWN", {}))
         if request.method == "DELETE":
             self.repositories.cancel(upload)
-            return _Answer(status=204, headers={"Docker-Upload-Uuid": upload.id})
+            return Answer(status=204, headers={"Docker-Upload-Uuid": upload.id})
         if request.method in ("GET", "HEAD"):
             return self._session(upload, 204)
         if state != str(upload.size):
@@ -400,7 +361,7 @@ class Distribution:
             return self._session(upload, 202)
         return await self._finish(request, target, caller, upload)
 
-    async def _begin(self, request: web.BaseRequest, target: _Target, caller: Caller) -> _Answer:
+    async def _begin(self, request: web.BaseRequest, target: _Target, caller: Caller) -> Answer:
         mount, source = request.query.get("mount", ""), request.query.get("from", "")
         mounting = mount and source and not self._strike((Trouble.UNMOUNTED,), request, target, caller)
         if mounting and self.repositories.blob(source, mount):
@@ -413,7 +374,7 @@ class Distribution:
 
     async def _receive(self, request: web.BaseRequest, target: _Target, caller: Caller, upload: Upload) -> None:
         """Add the body of a request to an upload. What came before a connection broke stays."""
-        if request.headers.get("Content-Type", _BLOB).partition(";")[0].strip() != _BLOB:
+        if request.headers.get("Content-Type", BLOB).partition(";")[0].strip() != BLOB:
             raise Refusal(("BLOB_UPLOAD_INVALID", "bad Content-Type"), status=400)
         if said := request.headers.get("Content-Range", ""):
             match = _CHUNK.fullmatch(said)
@@ -427,37 +388,39 @@ class Distribution:
         async for chunk in request.content.iter_any():
             if fault and len(chunk) > left:
                 upload.write(chunk[:left])
-                raise _Lost
+                raise Lost
             left -= len(chunk)
             upload.write(chunk)
         if fault:
-            raise _Lost
+            raise Lost
+        if upload.ended:
+            raise Refusal(("BLOB_UPLOAD_UNKNOWN", {}))
 
-    async def _finish(self, request: web.BaseRequest, target: _Target, caller: Caller, upload: Upload) -> _Answer:
+    async def _finish(self, request: web.BaseRequest, target: _Target, caller: Caller, upload: Upload) -> Answer:
         digest = _wanted(request)
         await self._receive(request, target, caller, upload)
         if not self.repositories.finish(upload, digest):
             raise Refusal(("DIGEST_INVALID", {"Digest": digest}))
         return self._made(target.repository, digest)
 
-    def _made(self, name: str, digest: str) -> _Answer:
+    def _made(self, name: str, digest: str) -> Answer:
         headers = {"Docker-Content-Digest": digest, "Location": self._location(f"/v2/{name}/blobs/{digest}")}
-        return _Answer(status=201, headers=headers)
+        return Answer(status=201, headers=headers)
 
-    def _session(self, upload: Upload, status: int) -> _Answer:
+    def _session(self, upload: Upload, status: int) -> Answer:
         headers = {
             "Docker-Upload-Uuid": upload.id,
             "Location": self._location(f"/v2/{upload.repository}/blobs/uploads/{upload.id}?_state={upload.size}"),
             "Range": f"0-{max(upload.size - 1, 0)}",
         }
-        return _Answer(status=status, headers=headers)
+        return Answer(status=status, headers=headers)
 
     def _location(self, path: str) -> str:
         return path if self._relative else self._base + path
 
     # Answers.
 
-    def _lie(self, request: web.BaseRequest, target: _Target, caller: Caller, answer: _Answer) -> None:
+    def _lie(self, request: web.BaseRequest, target: _Target, caller: Caller, answer: Answer) -> None:
         """Let a fault strike the headers."""
         fault = self._strike(HEADER, request, target, caller) if answer.status < 400 else None
         if fault is None:
@@ -468,7 +431,7 @@ class Distribution:
             answer.headers[name] = fault.value
 
     async def _send(
-        self, request: web.BaseRequest, target: _Target, caller: Caller, answer: _Answer
+        self, request: web.BaseRequest, target: _Target, caller: Caller, answer: Answer
     ) -> web.StreamResponse:
         headers = dict(answer.headers)
         if target.kind not in ("store", "token", "") and headers.get("Content-Type") != _HTML:
@@ -488,9 +451,9 @@ class Distribution:
             del headers["Content-Length"]
         response = web.StreamResponse(status=answer.status, headers=headers)
         await response.prepare(request)
-        pieces = answer.pieces(max(size // _DRIPS, 1) if kind is Trouble.DRIP else _PIECE)
-        async with contextlib.aclosing(_troubled(pieces, fault)) as content:
-            async for piece in content:
+        pieces = answer.pieces(max(size // _DRIPS, 1) if kind is Trouble.DRIP else PIECE)
+        async with contextlib.aclosing(troubled(pieces, fault)) as body:
+            async for piece in body:
                 await response.write(piece)
         await response.write_eof()
         return response
@@ -500,40 +463,6 @@ def _hang_up(request: web.BaseRequest) -> web.Response:
     if request.transport:
         request.transport.abort()
     return web.Response(status=499)
-
-
-async def _troubled(pieces: Iterator[bytes], fault: RegistryFault | None) -> AsyncGenerator[bytes, None]:
-    """Yield the pieces of a body as a fault has them."""
-    sent = 0
-    for each in pieces:
-        piece = each
-        match fault.kind if fault else None:
-            case Trouble.DRIP if fault:
-                await asyncio.sleep(fault.delay_s)
-            case Trouble.CORRUPT if not sent:
-                piece = _corrupt(piece)
-            case Trouble.CUT | Trouble.TRUNCATE if fault:
-                piece = piece[: fault.after_bytes - sent]
-                if piece:
-                    yield piece
-                sent += len(piece)
-                if sent < fault.after_bytes:
-                    continue
-                if fault.kind is Trouble.CUT:
-                    raise _Lost
-                return
-        yield piece
-        sent += len(piece)
-    while fault and fault.kind is Trouble.FLOOD:
-        yield b" " * _PIECE
-    if fault and fault.kind is Trouble.CUT:
-        raise _Lost
-
-
-def _corrupt(piece: bytes) -> bytes:
-    """Return other bytes, as many; a manifest that names another digest, where it names one."""
-    at = piece.rfind(b"sha256:") + len(b"sha256:") if b"sha256:" in piece else 0
-    return piece[:at] + (b"1" if piece[at : at + 1] == b"0" else b"0") + piece[at + 1 :]
 
 
 def _is_repository(name: str) -> bool:
@@ -577,75 +506,3 @@ def _accepted(request: web.BaseRequest) -> set[str]:
     return {
         each.partition(";")[0].strip() for line in request.headers.getall("Accept", []) for each in line.split(",")
     }
-
-
-def _content(request: web.BaseRequest, file: Path, digest: str) -> _Answer:
-    """Answer with a blob, or with a part of it."""
-    headers = {
-        "Accept-Ranges": "bytes",
-        "Cache-Control": "max-age=31536000",
-        "Content-Type": _BLOB,
-        "Docker-Content-Digest": digest,
-        "Etag": f'"{digest}"',
-    }
-    if request.headers.get("If-None-Match", "").strip('"') == digest:
-        return _Answer(status=304, headers=headers)
-    size = file.stat().st_size
-    said = request.headers.get("Range", "")
-    if not said or "," in said:
-        return _Answer(headers=headers, file=file, length=size)
-    match = _RANGE.fullmatch(said)
-    first, last = 0, size - 1
-    if match and match[1]:
-        first, last = int(match[1]), min(int(match[2] or last), last)
-    elif match and match[2]:
-        first = max(size - int(match[2]), 0)
-    if not match or not (match[1] or match[2]) or not first <= last:
-        raise Refusal(("RANGE_INVALID", None), headers={"Content-Range": f"bytes */{size}"})
-    headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-    return _Answer(status=206, headers=headers, file=file, start=first, length=last - first + 1)
-
-
-def _json(said: Any) -> _Answer:
-    return _Answer(headers={"Content-Type": _JSON}, body=msgspec.json.encode(said))
-
-
-def _checked(body: bytes, content_type: str, repository: Repository) -> Manifest:
-    """Return a manifest that may be stored.
-
-    Raises:
-        Refusal: it is none, or names what the repository does not have.
-    """
-    media_type = content_type.partition(";")[0].strip()
-    try:
-        said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise Refusal(("MANIFEST_INVALID", {})) from error
-    # Docker's must say what they are; the OCI's may.
-    silent = media_type in (OCI_MANIFEST, OCI_INDEX)
-    if (
-        media_type not in (*_MANIFESTS, *_INDEXES)
-        or not isinstance(said, dict)
-        or said.get("schemaVersion") != 2
-        or said.get("mediaType", media_type if silent else None) != media_type
-    ):
-        raise Refusal(("MANIFEST_INVALID", {}))
-    if media_type in _INDEXES:
-        named, known = said.get("manifests"), set(repository.manifests)
-    else:
-        layers = said.get("layers")
-        named = [said.get("config"), *layers] if isinstance(layers, list) else None
-        known = repository.blobs
-    if not isinstance(named, list):
-        raise Refusal(("MANIFEST_INVALID", {}))
-    lacking = []
-    for each in named:
-        digest = each.get("digest") if isinstance(each, Mapping) else None
-        if not isinstance(digest, str) or not is_digest(digest):
-            raise Refusal(("DIGEST_INVALID", None))
-        # Layers that may not be distributed are elsewhere.
-        if digest not in known and not each.get("urls"):
-            lacking.append(digest)
-    if lacking:
-        raise Refusal(*(("MANIFEST_BLOB_UNKNOWN", digest) for digest in lacking))
-    return Manifest(media_type=media_type, body=body, digest=digest_of(body))

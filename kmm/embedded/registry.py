@@ -6,7 +6,8 @@ import base64
 import json
 import ssl
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,9 +18,10 @@ from kmm.embedded.account import Account
 from kmm.embedded.distribution import Distribution, Entry
 from kmm.embedded.image import Image, Layer, image, index
 from kmm.embedded.loop_thread import LoopThread
+from kmm.embedded.manifest import Manifest
 from kmm.embedded.registry_access import Access, Auth
 from kmm.embedded.registry_fault import RegistryFaults
-from kmm.embedded.repository import Manifest, Repositories
+from kmm.embedded.repository import Repositories
 from kmm.oci import reference as references
 
 
@@ -124,6 +126,15 @@ class Registry:
     @realm.setter
     def realm(self, url: str) -> None:
         self._access.realm = url
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Let nobody listen on its ports for a while; what is stored stays."""
+        self._thread.call(self._distribution.stop())
+        try:
+            yield
+        finally:
+            self._thread.call(self._distribution.start(self._address, self._context()))
 
     def images(self) -> dict[str, str]:
         """Return the digests of what has a tag, by `repository:tag`."""

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-
-
-def is_digest(text: str) -> bool:
-    """Whether a text is a digest that can be stored here; others than SHA-256 cannot."""
-    return _DIGEST.fullmatch(text) is not None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """A manifest, byte by byte as it was pushed."""
-
-    media_type: str
-    body: bytes
-    digest: str
+from kmm.embedded.manifest import Manifest
 
 
 @dataclass(slots=True)
@@ -60,17 +45,22 @@ class Upload:
         self.id = str(uuid.uuid4())
         self.repository = repository
         self.size = 0
+        self.ended = False
         self.path = folder / self.id
         self._hash = hashlib.sha256()
         self._file = self.path.open("wb")
 
     def write(self, content: bytes) -> None:
+        """Add to it, unless it was cancelled meanwhile."""
+        if self.ended:
+            return
         self._file.write(content)
         self._hash.update(content)
         self.size += len(content)
 
     def close(self) -> str:
         """Write it out; return the digest of what came."""
+        self.ended = True
         self._file.close()
         return "sha256:" + self._hash.hexdigest()
 

@@ -9,6 +9,8 @@ import json
 import tarfile
 
 import pytest
+import urllib3
+from apiserver.client import eventually
 from registry.client import Client, codes, parameters
 
 from kmm.embedded.account import Account
@@ -131,6 +133,32 @@ def test_a_registry_is_entered_once_and_used_while_it_runs():
         registry.images()
     with pytest.raises(RuntimeError, match="a Registry is entered once"), registry:
         pass
+
+
+def test_a_registry_that_was_down_has_what_it_had(start):
+    registry, client = start()
+    registry.push_image("team/driver:1", {MODULE: b"x"})
+    with registry.down(), pytest.raises(urllib3.exceptions.NewConnectionError):
+        client.ask("GET", "/v2/")
+    assert client.manifest("team/driver", "1").status == 200
+
+
+def test_an_upload_that_is_cancelled_while_it_comes_is_unknown(start, tmp_path):
+    registry, client = start(folder=tmp_path)
+    location = client.ask("POST", "/v2/team/driver/blobs/uploads/").headers["Location"]
+    (file,) = (tmp_path / "uploads").iterdir()
+    cancelled = []
+
+    def content():
+        yield b"x" * 100_000
+        eventually(lambda: file.stat().st_size, "the first piece came")
+        cancelled.append(client.ask("DELETE", location).status)
+        yield b"x"
+
+    answer = urllib3.PoolManager().request("PATCH", location, body=content(), retries=False)
+    assert (cancelled, answer.status, codes(answer)) == ([204], 404, ["BLOB_UPLOAD_UNKNOWN"])
+    assert list((tmp_path / "uploads").iterdir()) == []
+    assert registry.images() == {}
 
 
 def test_locations_may_be_paths(start):

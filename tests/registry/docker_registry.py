@@ -26,6 +26,7 @@ import trustme
 READY_WITHIN = 30.0
 STOPPED_WITHIN = 5.0
 _NAME = "docker-registry"
+_VERSION = " 2.8."  # what the suite says of it is so for these
 
 
 class Missing(Exception):
@@ -33,14 +34,17 @@ class Missing(Exception):
 
 
 def program() -> Path:
-    """The program: the one on PATH, else Debian's in the cache, which is filled first."""
-    if found := shutil.which(_NAME):
+    """The program: the one on PATH where its version fits, else Debian's in the cache, which is filled first."""
+    found = shutil.which(_NAME)
+    if found and _VERSION in subprocess.run([found, "--version"], capture_output=True, check=False, text=True).stdout:
         return Path(found)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kmm", _NAME)
     path = cache / "debian/usr/bin" / _NAME
     if not path.exists():
         if lacking := [each for each in ("apt-get", "dpkg-deb") if not shutil.which(each)]:
-            raise Missing(f"{_NAME} is not on PATH, and to get Debian's there is no {' and no '.join(lacking)}")
+            raise Missing(
+                f"no {_NAME}{_VERSION}x on PATH, and to get Debian's there is no {' and no '.join(lacking)}"
+            )
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -57,7 +61,7 @@ def _unpack(cache: Path) -> None:
             subprocess.run(["apt-get", "--quiet", "update"], check=False, capture_output=True)
             run = _download(temporary)
         if run.returncode:
-            raise Missing(f"{_NAME} is not on PATH, and apt-get download {_NAME} fails: {run.stderr.strip()}")
+            raise Missing(f"no {_NAME}{_VERSION}x on PATH, and apt-get download fails: {run.stderr.strip()}")
         (package,) = Path(temporary).glob("*.deb")
         subprocess.run(["dpkg-deb", "-x", package, f"{temporary}/debian"], check=True)
         Path(temporary, "debian").rename(cache / "debian")

@@ -168,17 +168,22 @@ def params(*modes: str) -> list[Any]:
     ]
 
 
+def need_program() -> None:
+    """Skip where the real registry cannot be had; CI never does."""
+    try:
+        program()
+    except Missing as missing:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(missing))
+
+
 @pytest.fixture(scope="session", params=params(*MODES))
 def registry(request, tmp_path_factory) -> Iterator[RunningRegistry]:
-    """A registry; a machine that cannot have the real one skips, CI never does."""
+    """A registry, for the whole session: a test takes a `repository` of its own in it."""
     run, mode = request.param
     if run is run_real:
-        try:
-            program()
-        except Missing as missing:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(missing))
+        need_program()
     with run(mode, tmp_path_factory.mktemp(f"registry-{mode}")) as running:
         yield running
 
