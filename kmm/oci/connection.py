@@ -48,6 +48,7 @@ _CHUNK = 64 * 1024
 _DRAINED_MOST = 64 * 1024
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\]")
 _URL_LONGEST = 8192
+_CHAIN_MOST = 6
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR_…
 _EXPIRED, _NOT_YET_VALID, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64
@@ -274,30 +275,33 @@ def failure(host: str, error: Exception, deadline: Deadline) -> Unavailable:
         if isinstance(inner, OSError) and "unnel connection failed" in str(inner):
             return Unavailable(f"{host}: the proxy refused to connect to it")
         return Unavailable(f"{failure(host, inner, deadline)} (through the proxy)")
-    cause: BaseException = error
-    for _ in range(4):
-        deeper = cause.args[-1] if cause.args and isinstance(cause.args[-1], BaseException) else cause.__cause__
-        if deeper is None or isinstance(cause, ConnectTimeoutError | ReadTimeoutError | AddressRefused | _Verify):
-            break
-        cause = deeper
-    if isinstance(cause, AddressRefused):
-        return Unavailable(f"{host}: is {cause}")
-    if isinstance(error, NameResolutionError):
-        return Unavailable(f"{host}: does not resolve")
-    if isinstance(cause, ConnectTimeoutError | ReadTimeoutError | TimeoutError):
-        return Unavailable(f"{host}: did not answer in {deadline.seconds:g} s")
-    if isinstance(error, SSLError | ssl.SSLError):
-        return Unavailable(f"{host}: TLS: {_told(cause)}")
-    if isinstance(error, NewConnectionError) and isinstance(cause, OSError):
-        if cause.errno == errno.ECONNREFUSED:
-            return Unavailable(f"{host}: refused the connection")
-        return Unavailable(f"{host}: cannot be reached: {os.strerror(cause.errno) if cause.errno else 'no route'}")
+    chain: list[BaseException] = [error]
+    while len(chain) < _CHAIN_MOST and (deeper := _deeper(chain[-1])):
+        chain.append(deeper)
+    for each in chain:
+        if isinstance(each, AddressRefused):
+            return Unavailable(f"{host}: is {each}")
+        if isinstance(each, NameResolutionError):
+            return Unavailable(f"{host}: does not resolve")
+        if isinstance(each, NewConnectionError):  # which is a time-out too, by its class
+            number = chain[-1].errno if isinstance(chain[-1], OSError) else None
+            if number == errno.ECONNREFUSED:
+                return Unavailable(f"{host}: refused the connection")
+            return Unavailable(f"{host}: cannot be reached: {os.strerror(number) if number else 'no address'}")
+        if isinstance(each, TimeoutError | ConnectTimeoutError | ReadTimeoutError):
+            return Unavailable(f"{host}: did not answer in {deadline.seconds:g} s")
+    if isinstance(chain[-1], ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return Broken(f"{host}: broke off the connection")
+    if isinstance(chain[-1], ssl.SSLError | SSLError):
+        return Unavailable(f"{host}: TLS: {_told(chain[-1])}")
     if isinstance(error, ProtocolError | OSError):
         return Broken(f"{host}: broke off the connection")
     return Unavailable(f"{host}: did not answer as HTTP has it")
 
 
-_Verify = ssl.SSLCertVerificationError
+def _deeper(error: BaseException) -> BaseException | None:
+    last = error.args[-1] if error.args else None
+    return last if isinstance(last, BaseException) else error.__cause__
 
 
 def _told(error: BaseException) -> str:
