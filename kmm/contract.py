@@ -300,8 +300,9 @@ class ImageInfo:
     """An image that is there.
 
     `digest`: of the manifest or index that the reference names. `architectures`: as `kubernetes.io/arch` has
-    them; empty where a single manifest counts for every architecture. `files`: contents by the path asked for;
-    a path that is not in the image is left out.
+    them; empty where a single manifest counts for every architecture. `annotations`: of the manifest, and below them
+    the labels of its configuration; empty where they were not asked for. `files`: contents by the path asked for; a
+    path that is not in the image is left out.
     """
 
     digest: str
@@ -324,11 +325,14 @@ class Registry(Protocol):
         """Patterns of the registry hosts it serves: `host`, `host:port`, `*.domain` or `*`."""
         ...
 
-    def inspect(self, image: str, access: Access, deadline_s: float, files: Sequence[str] = ()) -> ImageInfo | None:
+    def inspect(
+        self, image: str, access: Access, deadline_s: float, files: Sequence[str] = (), annotations: bool = False
+    ) -> ImageInfo | None:
         """Return what is known of `image`, or None where the registry said that it does not exist.
 
         `deadline_s`: the call returns or raises within so many seconds. `files`: absolute paths inside the
-        image whose contents are wanted, found by walking its layers from the top, bounded in size.
+        image whose contents are wanted, found by walking its layers from the top, bounded in size. `annotations`:
+        whether they are wanted too; without, one cheap request may do.
         Raises Unavailable or Forbidden where the answer is not known.
         """
         ...

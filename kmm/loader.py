@@ -363,7 +363,7 @@ def _wrong(field: str, offer: Any) -> str | None:
             return (
                 f'the registry "{offer.name}" whose hosts are no patterns (host, host:port, *.domain or *): {hosts}'
             )
-        return _wrong_call(offer, "inspect", "image", "access", "deadline_s", "files")
+        return _wrong_call(offer, "inspect", "image", "access", "deadline_s", "files", "annotations")
     if not _is_list(offer.owns, Kind) or not offer.owns or not all(map(_is_kind, offer.owns)):
         return f'"{offer.name}" whose owns is not a list of at least one Kind'
     if not _is_list(offer.requires, str):

@@ -25,7 +25,7 @@ class Registry:
     def __init__(self, *hosts):
         self.name, self.hosts = hosts[0], hosts
 
-    def inspect(self, image, access, deadline_s, files=()):
+    def inspect(self, image, access, deadline_s, files=(), annotations=False):
         raise NotImplementedError((image, access, deadline_s, files))
 
 

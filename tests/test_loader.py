@@ -179,7 +179,7 @@ def test_what_a_plugin_does_to_its_offers_later_has_no_effect(catalog):
 def test_two_registries_with_one_pattern_stop_the_start(tmp_path, monkeypatch):
     (tmp_path / "rival.py").write_text(
         "class Registry:\n    name = 'rival'\n    hosts = ('*.example.com',)\n"
-        "    def inspect(self, image, access, deadline_s, files=()): return None\n"
+        "    def inspect(self, image, access, deadline_s, files=(), annotations=False): return None\n"
         "def kmm_registries(settings): return [Registry()]\n"
     )
     for name in ("rival-a", "rival-b"):

@@ -126,7 +126,13 @@ def image_step(
     current = certificate(target.sign, view) if target.sign else ""
     if proven and not evidence:
         return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY, certificate=current)
-    question = Question(image=target.image, tls=target.tls, evidence=evidence or loader, access=view.access)
+    question = Question(
+        image=target.image,
+        tls=target.tls,
+        evidence=evidence or loader,
+        access=view.access,
+        annotations=target.sign is not None,  # the certificate that it is signed with
+    )
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         lacking = sorted(nodes.architectures - set(answer.architectures)) if answer.architectures else []
@@ -227,7 +233,7 @@ def _build_then_sign(
         return _attempt(subject, sign, tasks, view, now_s)  # whatever becomes of it, it starts no build
     last = _last(tasks, BUILD)
     evidence = last.uid if last and last.progress.state is State.SUCCEEDED else ""
-    question = Question(image=temporary, tls=target.tls, evidence=evidence, access=view.access)
+    question = Question(image=temporary, tls=target.tls, evidence=evidence, access=view.access, annotations=True)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         # A builder need not record inputs: then its own success is the proof that this is what it made.

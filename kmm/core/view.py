@@ -123,13 +123,15 @@ class Question:
     """Whether an image exists.
 
     `evidence`: the uid of what gives reason to ask again: no older answer serves. `access`: stands for the
-    credentials that are used: with others, another answer may come.
+    credentials that are used: with others, another answer may come. `annotations`: whether they matter, which costs
+    the registry more than whether it is there.
     """
 
     image: str
     tls: Tls = field(default_factory=Tls)
     evidence: str = ""
     access: str = ""
+    annotations: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

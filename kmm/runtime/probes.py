@@ -236,7 +236,8 @@ class Probes:
         except (KmmError, reference.ReferenceError) as error:
             return _Later(Unknown(message=str(error)), of_registry=False)
         try:
-            found = registry.inspect(question.image, access, self._patience.deadline_s)
+            deadline_s, annotations = self._patience.deadline_s, question.annotations
+            found = registry.inspect(question.image, access, deadline_s, annotations=annotations)
         except Forbidden as error:
             return Denied(message=str(error))
         except Unavailable as error:

@@ -2,7 +2,7 @@ class Registry:
     name = "bad-host"
     hosts = ("https://quay.example",)
 
-    def inspect(self, image, access, deadline_s, files=()):
+    def inspect(self, image, access, deadline_s, files=(), annotations=False):
         return None
 
 

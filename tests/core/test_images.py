@@ -135,8 +135,26 @@ def plan(
     target = resolve(module.spec.module_loader.container, subject.ref, kernel)
     nodes = KernelNodes(nodes=1, architectures=frozenset(architectures))
     defaults = {"dockerfiles": DOCKERFILES, "secrets": SECRETS, "kernels": frozenset({kernel})}
+    if isinstance(answers, All):
+        answers = All(answers.answer, {wanting(how, question): answer for question, answer in answers.items()})
+    else:
+        answers = {wanting(how, question): answer for question, answer in answers.items()}
+    view = {**view, "stale": frozenset(wanting(how, question) for question in view.get("stale", ()))}
     seen = View(**{**defaults, "tasks": tuple(tasks), "answers": answers, "targets": {kernel: nodes}, **view})
-    return image_step(subject, target, nodes, seen, makers or maker(), now_s, proven=proven, loader=loader)
+    step = image_step(subject, target, nodes, seen, makers or maker(), now_s, proven=proven, loader=loader)
+    for probe in of(step, Probe):
+        assert probe.question == wanting(how, probe.question)
+    plainly = [Probe(question=plain(each.question)) if isinstance(each, Probe) else each for each in step.actions]
+    return dataclasses.replace(step, actions=tuple(plainly))
+
+
+def wanting(how: dict, question: Question) -> Question:
+    """Return a question as it is asked: annotations matter of what is signed, and of what was built to be signed."""
+    return dataclasses.replace(question, annotations="sign" in how or question.image == TEMPORARY)
+
+
+def plain(question: Question) -> Question:
+    return dataclasses.replace(question, annotations=False)
 
 
 def asked(image=IMAGE, evidence="", **tls) -> Question:

@@ -60,7 +60,9 @@ class AcmeRegistry:
     name = "acme"
     hosts = ("*.acme.example",)
 
-    def inspect(self, image: str, access: Access, deadline_s: float, files: Sequence[str] = ()) -> ImageInfo | None:
+    def inspect(
+        self, image: str, access: Access, deadline_s: float, files: Sequence[str] = (), annotations: bool = False
+    ) -> ImageInfo | None:
         if deadline_s < 1:
             raise Unavailable("no time left", retry_after_s=5.0)
         return ImageInfo(digest="sha256:0") if image else None
