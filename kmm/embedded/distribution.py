@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from kmm.embedded.account import DELETE, PULL, PUSH
+from kmm.embedded.listener import Listener
 from kmm.embedded.manifest import checked, is_digest
 from kmm.embedded.registry_access import Access, Auth, Caller
 from kmm.embedded.registry_answer import BLOB, PIECE, Answer, Lost, content, json_answer, troubled
@@ -81,31 +82,29 @@ class Distribution:
         self.repositories, self.access = repositories, access
         self.faults = RegistryFaults()
         self.log: deque[Entry] = deque(maxlen=200_000)
-        self.port = self.store_port = 0
         self._base = self._store = ""
         self._relative = relative
         self._signatures: deque[str] = deque(maxlen=1_000)
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener(self._answer, ports=2)
+
+    @property
+    def port(self) -> int:
+        return self._listener.ports[0]
+
+    @property
+    def store_port(self) -> int:
+        """The port of the store to which blobs may be redirected."""
+        return self._listener.ports[1]
 
     async def start(self, host: str, tls: ssl.SSLContext | None) -> None:
-        """Listen on two ports: the registry's, and that of the store to which blobs may be redirected."""
-        server = web.Server(self._answer, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await self._runner.setup()
-        for port in (self.port, self.store_port):
-            await web.TCPSite(self._runner, host, port, ssl_context=tls, reuse_address=True).start()
-        self.port, self.store_port = (address[1] for address in self._runner.addresses)
+        """Listen; on the same ports as before where there were some."""
+        await self._listener.start(host, tls)
         scheme = "https" if tls else "http"
         self._base, self._store = f"{scheme}://{host}:{self.port}", f"{scheme}://{host}:{self.store_port}"
 
     async def stop(self) -> None:
         """Close every connection; what is stored stays."""
-        if self._runner and self._runner.server:
-            for connection in self._runner.server.connections:
-                if connection.transport:
-                    connection.transport.abort()
-            await self._runner.cleanup()
-        self._runner = None
+        await self._listener.stop()
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         target = self._target(request)

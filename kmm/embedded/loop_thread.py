@@ -6,6 +6,8 @@ import asyncio
 import threading
 from typing import Any
 
+_TURNS = 5
+
 
 class LoopThread:
     """A loop that runs from `start` to `stop`. `owner`: the name of the class whose loop it is."""
@@ -83,3 +85,6 @@ class LoopThread:
         for task in rest:
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
+        # Connections that were aborted close when the loop comes to it.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)

@@ -20,6 +20,7 @@ from aiohttp import web
 from kmm.embedded import openapi
 from kmm.embedded.failure import Failure, bad_request, expired, unsupported_media
 from kmm.embedded.fault import Faults, Kind
+from kmm.embedded.listener import Listener
 from kmm.embedded.objects import JSON_PATCH, MAX_BYTES, MERGE_PATCH, Deletion, Objects, Options
 from kmm.embedded.resource import Resource
 from kmm.embedded.selector import accepts, parse_fields, parse_labels
@@ -80,31 +81,23 @@ class Server:
         self.objects, self.tokens = objects, tokens
         self.faults = Faults()
         self.log: deque[Entry] = deque(maxlen=200_000)
-        self.port = 0
         self._bookmark_s = bookmark_s
         self._snapshots: OrderedDict[str, tuple[int, list[Record]]] = OrderedDict()
         self._watchers: dict[tuple[str, str], set[asyncio.Event]] = {}
-        self._runner: web.ServerRunner | None = None
+        self._listener = Listener(self._answer)
         objects.storage.listeners.append(self._wake)
+
+    @property
+    def port(self) -> int:
+        return self._listener.ports[0]
 
     async def start(self, host: str, tls: ssl.SSLContext | None) -> None:
         """Listen; on the same port as before where there was one."""
-        # Whoever hangs up is no longer served: watches and black holes end with their connections.
-        server = web.Server(self._answer, access_log=None, keepalive_timeout=3600, handler_cancellation=True)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, host, self.port, ssl_context=tls, backlog=1024, reuse_address=True)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        await self._listener.start(host, tls)
 
     async def stop(self) -> None:
         """Close every connection; what is stored stays."""
-        if self._runner and self._runner.server:
-            for connection in self._runner.server.connections:
-                if connection.transport:
-                    connection.transport.abort()
-            await self._runner.cleanup()
-        self._runner = None
+        await self._listener.stop()
 
     def _wake(self, event: Event) -> None:
         for watcher in self._watchers.get(event.record.resource.key, ()):
