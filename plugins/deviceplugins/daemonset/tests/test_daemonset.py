@@ -54,7 +54,7 @@ def test_everything_that_the_user_sets_is_in_the_pod():
         image_pull_policy="Always",
         init_container={"image": "i"},
         service_account_name="s",
-        pull_secret="p",  # noqa: S106 -- its name
+        pull_secret="p",
         node_selector={"ready": ""},
         tolerations=({"operator": "Exists"},),
     )
