@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
 
 import embedded_cluster  # noqa: E402
 import operator_cost  # noqa: E402
+import registry_cost  # noqa: E402
 
 from kmm.admission import judge  # noqa: E402
 from kmm.api.manifest import documents  # noqa: E402
@@ -177,6 +178,7 @@ def main() -> None:
     worst_input()
     embedded_cluster.measure()
     operator_cost.measure()
+    registry_cost.measure()
     lines()
 
 

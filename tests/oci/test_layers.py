@@ -237,6 +237,7 @@ def packed_zeros(size):
         (tar(("x", b"1" * 2000)), {"file": 1024}, "larger than 1 KiB"),
         (tar(("x", b"1" * 2000), ("y", b"1" * 2000)), {"files": 3000}, "together larger than 2 KiB"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_broken_or_a_bomb_is_one_clear_error(layer, limits, said):
     with pytest.raises(LayerError, match=said):
