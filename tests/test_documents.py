@@ -104,6 +104,24 @@ def test_the_embedded_registrys_example_runs(tmp_path):
     ]
 
 
+def test_the_registry_toolkits_example_runs(tmp_path):
+    (script,) = re.findall(r"<!-- tested -->\n```python\n(.*?)```", (ROOT / "docs/oci.md").read_text(), re.DOTALL)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == [
+        "('amd64', 'arm64') None",
+        "{'/opt/lib/modules/6.1.0/acme.ko': b'a driver'}",
+        "True",
+    ]
+
+
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", (ROOT / "docs/embedded.md").read_text()))))
 def test_a_test_that_a_document_names_exists(name):
     assert any(f"def {name}(" in path.read_text() for path in ROOT.glob("tests/**/test_*.py"))
