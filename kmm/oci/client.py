@@ -74,7 +74,7 @@ class Client:
         name, wanted = self._named(reference), reference.wanted
         path = f"/v2/{quote(name)}/manifests/{wanted}"
         answer = self._registry.ask("HEAD", path, name, headers={"Accept": manifests.ACCEPT})
-        answer.close() if answer.status >= HTTPStatus.BAD_REQUEST else answer.done()
+        answer.done()
         if answer.status == HTTPStatus.NOT_FOUND:
             if answer.header("Docker-Distribution-Api-Version").startswith("registry/"):
                 return None
@@ -111,7 +111,7 @@ class Client:
     def has_blob(self, repository: str, digest: str) -> bool:
         """Say whether the repository has the blob."""
         answer = self._registry.ask("HEAD", f"/v2/{quote(repository)}/blobs/{digest}", repository)
-        answer.close() if answer.status >= HTTPStatus.BAD_REQUEST else answer.done()
+        answer.done()
         if answer.status not in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
             raise self._registry.unexpected(answer)
         return answer.status == HTTPStatus.OK

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 from kmm.contract import Access, Credential, Forbidden, Unavailable
 from kmm.oci import challenge as challenges
 from kmm.oci.challenge import Challenge
-from kmm.oci.connection import Answer, Deadline, origin_of, retry_after_s
+from kmm.oci.connection import Answer, Deadline, fingerprint, origin_of, retry_after_s
 from kmm.oci.session import Session
 from kmm.oci.token import Refused, Token, basic
 
@@ -104,6 +104,8 @@ class Conversation:
             None,
         ]
         for credential in dict.fromkeys(candidates):
+            if asked is None and tried:
+                break  # it asks for nothing, and refuses all the same
             token: Token | None = None
             for _ in range(3):  # a challenge of its own, a token that ran out
                 if credential and asked and not _fits(asked, credential):
@@ -138,18 +140,22 @@ class Conversation:
         known, asked = self._session.asks(self._access, self.base, scopes)
         if known or not self._access.credentials:
             return asked
-        if not self._session.asking.acquire(timeout=deadline.left_s()):
-            raise Unavailable(f"{self.host}: did not answer in {deadline.seconds:g} s")
         try:
-            known, asked = self._session.asks(self._access, self.base, scopes)
-            if not known:
-                answer = self._session.connections.send("GET", f"{self.base}/v2/", self._access, deadline, {})
-                if answer.status == HTTPStatus.UNAUTHORIZED:
-                    asked = _usable(challenges.parse(answer.all("WWW-Authenticate")))
-                answer.done()
-                self._session.learn(self._access, self.base, frozenset(), asked)
-        finally:
-            self._session.asking.release()
+            with self._session.asking.take((fingerprint(self._access), self.base), deadline):
+                known, asked = self._session.asks(self._access, self.base, scopes)
+                return asked if known else self._ping(deadline)
+        except TimeoutError:
+            raise Unavailable(f"{self.host}: did not answer in {deadline.seconds:g} s") from None
+
+    def _ping(self, deadline: Deadline) -> Challenge | None:
+        """Ask the registry what it wants to be shown, and keep that."""
+        answer = self._session.connections.send("GET", f"{self.base}/v2/", self._access, deadline, {})
+        asked = None
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            asked = _usable(challenges.parse(answer.all("WWW-Authenticate")))
+        if answer.status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED):
+            self._session.learn(self._access, self.base, frozenset(), asked)
+        answer.done()
         return asked
 
     def _shown(

@@ -158,6 +158,8 @@ class _Search:
             if entry.kind == "directory" and not last:
                 continue
             rest = self.at[len(prefix) :]
+            if not last and self.at in seen.entries:
+                continue  # what came after it is below it: stored through the link, or instead of the file
             if entry.kind == "link":
                 parent = prefix.rpartition("/")[0]
                 base = "" if entry.target.startswith("/") else parent
@@ -171,8 +173,6 @@ class _Search:
                 return
             if last and entry.kind == "file":
                 self.content = entry.content
-            elif not last and self.at in seen.entries:
-                continue  # it has something below what is no directory: the later entry made it one
             self.open = False
             return
         parents = ["", *_prefixes(self.at)]
@@ -226,24 +226,24 @@ def _scan(stream: Readable, searches: Sequence[_Search], budget: _Budget) -> _Se
         name = _normal(member.name)
         parent, _, base = name.rpartition("/")
         if base == _OPAQUE:
-            seen.opaque.add(parent)
+            if not parent or parent in relevant:
+                seen.opaque.add(parent)
         elif base.startswith(_WHITEOUT):
             hidden = f"{parent}/{base[len(_WHITEOUT) :]}".lstrip("/")
-            seen.hidden.add(hidden) if hidden in relevant else None
+            if hidden in relevant:
+                seen.hidden.add(hidden)
         elif name in relevant:
             previous = seen.entries.get(name)
             if previous and previous.content is not None:
                 budget.kept -= len(previous.content)
-            if previous and previous.kind == "directory" and member.kind != "directory":
-                # What was below it went with it.
+            if member.kind != "directory":
+                # What was below it went when it came.
                 for below in [each for each in seen.entries if each.startswith(f"{name}/")]:
                     del seen.entries[below]
             content = None
             if member.kind == "file" and name in wanted:
                 content = _content(member, budget)
             seen.entries[name] = _Entry(kind=member.kind, target=member.target, content=content)
-    if "" in seen.opaque or len(seen.opaque) > len(relevant) + 1:
-        seen.opaque = {each for each in seen.opaque if each in relevant or not each}
     return seen
 
 
@@ -411,7 +411,7 @@ def _members(read: Callable[[int], bytes], budget: _Budget) -> Iterator[_Member]
             kind=kind,
             target=said.get("linkpath") or _text(block[157:257]),
             size=size,
-            sparse=flag == _SPARSE or any(key.startswith("GNU.sparse.") for key in said),
+            sparse=flag == _SPARSE or _SPARSE_KEYS in said,
             read=source.content,
         )
         source.skip(source.left + (-size % _BLOCK))
@@ -457,7 +457,8 @@ def _text(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
-_PAX_KEPT = ("path", "linkpath", "size")
+_PAX_KEPT = ("path", "linkpath", "size", "GNU.sparse.name")
+_SPARSE_KEYS = "GNU.sparse."
 
 
 def _pax(data: bytes) -> dict[str, str]:
@@ -473,7 +474,9 @@ def _pax(data: bytes) -> dict[str, str]:
         if not equals:
             raise LayerError("has a header that is broken")
         name = key.decode("utf-8", "replace")
-        if name in _PAX_KEPT or name.startswith("GNU.sparse."):
+        if name.startswith(_SPARSE_KEYS):
+            found[_SPARSE_KEYS] = ""
+        if name in _PAX_KEPT:
             found[name] = value.decode("utf-8", "surrogateescape")
         at += int(length)
     return found

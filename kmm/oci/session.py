@@ -14,6 +14,7 @@ from kmm.oci.address import Addresses
 from kmm.oci.challenge import Challenge
 from kmm.oci.connection import Connections, fingerprint
 from kmm.oci.token import Tokens
+from kmm.oci.turn import Turns
 
 _KNOWN_MOST = 4096
 _KNOWN_S = 600.0
@@ -32,7 +33,7 @@ class Session:
         self.tokens = Tokens(self.connections)
         self._lock = threading.Lock()
         self._asks: TTLCache[_Key, Challenge | None] = TTLCache(_KNOWN_MOST, _KNOWN_S, timer=time.monotonic)
-        self.asking = threading.Lock()
+        self.asking = Turns()
 
     def asks(self, access: Access, base: str, scopes: frozenset[str]) -> tuple[bool, Challenge | None]:
         """Say whether it is known what the registry asks for, and what that is (None: for nothing)."""

@@ -25,6 +25,7 @@ from cachetools import TLRUCache
 from kmm.contract import Access, Credential, Unavailable
 from kmm.oci.challenge import Challenge
 from kmm.oci.connection import Answer, Connections, Deadline, fingerprint, origin_of, retry_after_s
+from kmm.oci.turn import Turns
 
 KEPT_MOST = 4096
 _ANSWER_MOST = 256 * 1024
@@ -32,7 +33,6 @@ _EXPIRES_S = 60.0  # where the service does not say
 _EXPIRES_MOST_S = 24 * 3600.0
 _MARGIN_S = 30.0
 _TOKEN = re.compile(r"[\x21-\x7e]{1,32768}")
-_LOCKS = 64
 _REFUSALS = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
 # Services that know no identity tokens answer the last three; OAuth's errors are the first.
 _IDENTITY_REFUSALS = _REFUSALS | {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
@@ -61,7 +61,7 @@ class Tokens:
         self._secret = secrets.token_bytes(32)
         self._cache: TLRUCache[_Key, Token] = TLRUCache(KEPT_MOST, ttu=_until, timer=now)
         self._lock = threading.Lock()
-        self._fetching = [threading.Lock() for _ in range(_LOCKS)]
+        self._turns = Turns()
 
     def get(
         self,
@@ -82,23 +82,21 @@ class Tokens:
         realm, service = challenge.parameters.get("realm", ""), challenge.parameters.get("service", "")
         wanted = tuple(sorted(set(scopes)))
         key = (fingerprint(access), realm, service, wanted, self._who(credential))
-        fetching = self._fetching[hash(key) % _LOCKS]
-        if not fetching.acquire(timeout=deadline.left_s()):
-            raise Unavailable(f"{_host(realm)}: gave no token in {deadline.seconds:g} s")
         try:
-            with self._lock:
-                found = self._cache.get(key)
-                if found and instead_of and found.text == instead_of.text:
-                    del self._cache[key]
-                    found = None
-            if found:
-                return Token(text=found.text, until=found.until, kept=True)
-            token = self._fetch(realm, service, wanted, credential, access, deadline)
-            with self._lock:
-                self._cache[key] = token
-            return token
-        finally:
-            fetching.release()
+            with self._turns.take(key, deadline):
+                with self._lock:
+                    found = self._cache.get(key)
+                    if found and instead_of and found.text == instead_of.text:
+                        del self._cache[key]
+                        found = None
+                if found:
+                    return Token(text=found.text, until=found.until, kept=True)
+                token = self._fetch(realm, service, wanted, credential, access, deadline)
+                with self._lock:
+                    self._cache[key] = token
+                return token
+        except TimeoutError:
+            raise Unavailable(f"{_host(realm)}: gave no token in {deadline.seconds:g} s") from None
 
     def _who(self, credential: Credential | None) -> bytes:
         parts = (credential.username, credential.password, credential.token) if credential else ()

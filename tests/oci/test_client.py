@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from oci.served import USER, WRONG
@@ -229,8 +230,8 @@ def test_plain_http_where_tls_is_expected_and_the_other_way_round_is_told(serve)
 
 def test_clients_with_the_same_tls_settings_share_connections(served, session):
     served.registry.push_image("a:1", FILES)
-    for _ in range(5):
-        served.client().resolve(served.reference("a:1"))
+    for name in ("a:1", "a:none", "none:1") * 3:
+        served.client().resolve(served.reference(name))
     (pool,) = session.connections._pools.values()
     port = int(served.registry.host.partition(":")[2])
     assert pool.connection_from_host("127.0.0.1", port, "https").num_connections == 1
@@ -301,6 +302,22 @@ def test_each_credential_is_tried_in_its_order_then_none(serve, auth):
     assert str(raised.value) == (f"{served.registry.host}: access to a was refused with 1 credential and anonymously")
     with pytest.raises(Forbidden, match=r"was refused anonymously$"):
         served.client().resolve(served.reference("a:1"))
+
+
+def test_a_registry_that_refuses_without_asking_for_anything_is_asked_once(served):
+    fault(served, Trouble.REFUSE, code=403, on=("manifest",))
+    with pytest.raises(Forbidden, match=r"was refused anonymously$"):
+        served.client(USER, WRONG).resolve(served.reference("a:1"))
+    assert served.requests() == [("GET", "base", 200), ("HEAD", "manifest", 403)]
+
+
+def test_many_at_once_ask_once_what_the_registry_wants_and_for_one_token(serve):
+    served = serve(auth="bearer")
+    served.registry.push_image("a:1", FILES)
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(served.client(USER).resolve, served.reference("a:1")) for _ in range(24)]
+    assert all(each.result() for each in found)
+    assert len(served.registry.log) == 26
 
 
 def test_what_is_public_is_found_though_the_credential_is_wrong(serve):

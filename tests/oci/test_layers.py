@@ -138,6 +138,9 @@ def test_a_whiteout_hides_nothing_of_its_own_layer():
         ("/lib/m/x", [[("lib", LINK, "/usr/lib"), ("usr/lib/m", LINK, "n"), ("usr/lib/n/x", b"1")]], b"1"),
         # A directory of its own replaces the link of a lower layer.
         ("/lib/x", [[("lib", LINK, "usr/lib"), ("usr/lib/x", b"1")], [("lib", DIRECTORY)]], None),
+        # Stored through the link, as an archive that was made by hand may have it.
+        ("/lib/x", [[("lib", LINK, "usr/lib"), ("lib/x", b"1")]], b"1"),
+        ("/lib/x", [[("lib/x", b"1"), ("lib", LINK, "usr/lib")]], None),
         ("/x", [[("x", LINK, "x")]], None),
         ("/x", [[("x", LINK, "y"), ("y", LINK, "x")]], None),
         ("/x", [[("x", LINK, "x/x")]], None),
