@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import pytest
 from apiserver import samples
 from apiserver.client import Api, eventually
 from apiserver.samples import core
-from controlplane.controlplane import ControlPlane, Missing, binaries
+from controlplane.controlplane import ControlPlane
 
 from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
@@ -42,7 +41,8 @@ class Server:
         return self.name == "embedded"
 
 
-async def _program(run: Run) -> Exit:
+async def program(run: Run) -> Exit:
+    """Let a container end as its pod's annotation asks for, as kwok's stages do."""
     wanted = run.pod["metadata"].get("annotations", {}).get(RESULT)
     if wanted == "fail" and not run.hook:
         return Exit(code=1)
@@ -55,7 +55,7 @@ async def _program(run: Run) -> Exit:
 @pytest.fixture(scope="session")
 def embedded(tmp_path_factory) -> Iterator[Server]:
     with Cluster(
-        program=_program, pace=Pace(relist_s=0.05, back_off_s=0.1), folder=tmp_path_factory.mktemp("embedded")
+        program=program, pace=Pace(relist_s=0.05, back_off_s=0.1), folder=tmp_path_factory.mktemp("embedded")
     ) as cluster:
         ca = cluster.ca_file
         yield Server(
@@ -67,17 +67,6 @@ def embedded(tmp_path_factory) -> Iterator[Server]:
             kubeconfig=cluster.kubeconfig(),
             forget=cluster.compact,
         )
-
-
-@pytest.fixture(scope="session")
-def programs() -> Path:
-    """The folder with the control plane's programs; a machine that cannot have them skips, CI never does."""
-    try:
-        return binaries()
-    except Missing as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
 
 
 @pytest.fixture(scope="session")

@@ -1,17 +1,24 @@
-"""The operator beside an embedded cluster, in one process."""
+"""The operator in this process, beside an embedded cluster, and with `make e2e` beside a real control plane too."""
 
 from __future__ import annotations
 
 import dataclasses
+import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from apiserver import samples
 from apiserver.client import Api, eventually
-from apiserver.samples import core
-from world import NAMESPACE, World
+from apiserver.conftest import program
+from apiserver.samples import a_module, core
+from controlplane.controlplane import ControlPlane
+from world import NAMESPACE, RealWorld, World
 
+from kmm.catalog import Catalog
 from kmm.config import Config
 from kmm.embedded.cluster import Cluster
 from kmm.embedded.kubelet import Pace as KubeletPace
@@ -31,76 +38,257 @@ QUICK = Options(
 )
 
 
-class EmbeddedWorld(World):
-    """An embedded cluster, and operators that run against it."""
+class Operated(World):
+    """A cluster, and operators that run against it in this process."""
 
-    def __init__(self, cluster: Cluster, catalog: Any = None) -> None:
-        super().__init__(Api(cluster.url, cluster.ca_file, cluster.admin_token))
-        self.cluster, self.catalog = cluster, catalog or load_catalog()
+    user = "operator"
+    pause_s = 0.4  # as long a silence says that nobody has anything to do
+
+    def __init__(self, *world: Any) -> None:
+        super().__init__(*world)
+        self.catalog: Catalog = load_catalog()
         self.apps: list[App] = []
 
-    def furnish(self, nodes: int = 3, kernels: int = 2) -> None:
-        """Make our kinds, the operator's namespace and some nodes."""
-        super().furnish()
-        for name in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
-            self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}})
-        for number in range(nodes):
-            self.cluster.add_node(f"n{number}", f"6.{number % kernels}.0", labels={"a": "b"})
+    def kubeconfig(self, user: str) -> Path:
+        """Return what an operator that is known as `user` connects with."""
+        raise NotImplementedError
 
-    def operator(self, options: Options = QUICK, user: str = "operator", start: bool = True) -> App:
+    def entries(self, since: int = 0) -> list[Entry]:
+        """Return the requests; on a real control plane, the operator's alone."""
+        raise NotImplementedError
+
+    def reach(self, node: str, *, reachable: bool) -> None:
+        """Cut the kubelet of a node off from the cluster, or connect it again."""
+        raise NotImplementedError
+
+    def operator(
+        self, options: Options = QUICK, user: str = "", *, start: bool = True, config: Config = CONFIG
+    ) -> App:
         """Start an operator."""
-        token = self.cluster.token(user)
-        app = App(CONFIG, self.catalog, connect(self.cluster.kubeconfig(token)), options)
+        app = App(config, self.catalog, connect(self.kubeconfig(user or self.user)), options)
         self.apps.append(app)
         if start:
             app.start()
         return app
 
-    def asked(self, since: int = 0, user: str = "operator") -> Counter[tuple[str, str]]:
+    def mark(self) -> int:
+        """Return where `entries` and `asked` are to begin to tell what is asked from now on."""
+        return len(self.entries())
+
+    def asked(self, since: int = 0, user: str = "") -> Counter[tuple[str, str]]:
         """Return the operator's requests but the lease's, by verb and resource."""
         return Counter(
             (each.verb, each.resource)
             for each in self.entries(since)
-            if each.user == user and each.resource != "leases"
+            if each.user == (user or self.user) and each.resource != "leases"
         )
-
-    def entries(self, since: int = 0) -> list[Entry]:
-        return self.cluster.log[since:]
 
     def quiet(self) -> None:
         """Wait until no operator has anything to do."""
 
         def settled() -> bool:
-            before = len(self.cluster.log)
+            before = self.mark()
             eventually(lambda: all(not app.controller.queue.depth() for app in self.apps if not app.ended.is_set()))
-            time.sleep(0.4)
+            time.sleep(self.pause_s)
             return not self.asked(before)
 
         eventually(settled, "nothing moves")
 
+    def namespace(self, **labels: str) -> str:
+        """Make a namespace beside the operator's."""
+        body = {"metadata": {"generateName": "drivers-", "labels": labels}}
+        name = self.api.post("/api/v1/namespaces", body).name
+        eventually(lambda: self.api.get(f"{core(name, 'serviceaccounts')}/default").code == 200)
+        return name
+
+    def stop(self) -> None:
+        """Stop the operators that run."""
+        for app in self.apps:
+            if not app.ended.is_set() or app.failed:
+                app.stop()
+
+
+class EmbeddedWorld(Operated):
+    """An embedded cluster."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        super().__init__(Api(cluster.url, cluster.ca_file, cluster.admin_token))
+        self.cluster = cluster
+        self.furnish()
+        for name in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
+            self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}})
+
+    def kubeconfig(self, user: str) -> Path:
+        return self.cluster.kubeconfig(self.cluster.token(user))
+
+    def entries(self, since: int = 0) -> list[Entry]:
+        return self.cluster.log[since:]
+
+    def reach(self, node: str, *, reachable: bool) -> None:
+        self.cluster.reach(node, reachable=reachable)
+
+
+class PlaneWorld(RealWorld, Operated):
+    """A real control plane, cleaned between tests; kwok acts the nodes, and runs nothing."""
+
+    pause_s = 1.0
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        super().__init__(plane, folder)
+        self._kubeconfig = self.credentials("operator")
+
+    def kubeconfig(self, user: str) -> Path:
+        assert user == self.user, "its rights are that account's"
+        return self._kubeconfig
+
+    def entries(self, since: int = 0) -> list[Entry]:
+        # A watch is told when it starts, as the embedded cluster does.
+        told = {True: "ResponseStarted", False: "ResponseComplete"}
+        found = [each for each in self.audit() if each["stage"] == told[each["verb"] == "watch"]]
+        return [_entry(each) for each in found[since:]]
+
+    def denied(self) -> list[Entry]:
+        """Return what the operator has no right to, as far as it asked."""
+        return [found for each in self.audit() if (found := _entry(each)).code in (401, 403)]
+
+    def reach(self, node: str, *, reachable: bool) -> None:
+        # kwok would heal the node at once: it stands still meanwhile, and its nodes live on for 50 s without it.
+        if not reachable:
+            self.plane.kill("kwok", signal.SIGSTOP)
+            self._say_ready(f"/api/v1/nodes/{node}", "Unknown")
+            return
+        pods = self.api.get("/api/v1/pods", fieldSelector=f"spec.nodeName={node}").body["items"]
+        for pod in pods:
+            self._say_ready(f"{core(pod['metadata']['namespace'], 'pods')}/{pod['metadata']['name']}", "True")
+        self.plane.kill("kwok", signal.SIGCONT)
+        self._say_ready(f"/api/v1/nodes/{node}", "True")
+
+    def _say_ready(self, path: str, value: str) -> None:
+        conditions = self.api.get(path).body["status"]["conditions"]
+        for each in conditions:
+            if each["type"] in ("Ready", "ContainersReady"):
+                each["status"] = value
+        assert self.api.patch(f"{path}/status", {"status": {"conditions": conditions}}).code == 200
+
+    def clear(self) -> None:
+        """Take away what a test has left, so that the next one finds none of it."""
+        self.plane.kill("kwok", signal.SIGCONT)
+        self.stop()
+        self.apps.clear()
+        self.catalog = load_catalog()
+        for path in (f"{samples.GROUP}/modules", "/apis/apps/v1/daemonsets", "/apis/batch/v1/jobs", "/api/v1/pods"):
+            for each in self.api.get(path).body["items"]:
+                self._take_away(path, each["metadata"])
+        for plural in ("pods", "events", "configmaps", "secrets"):
+            path = core(NAMESPACE, plural)
+            self.api.delete(path, {"gracePeriodSeconds": 0})
+        for each in self.api.get("/api/v1/namespaces").body["items"]:
+            if each["metadata"]["name"].startswith("drivers-"):
+                self.api.delete(f"/api/v1/namespaces/{each['metadata']['name']}")
+        self.api.delete("/api/v1/nodes")
+        for path in ("/apis/apps/v1/daemonsets", "/apis/batch/v1/jobs", "/api/v1/pods", "/api/v1/nodes"):
+            eventually(lambda path=path: not self.api.get(path).body["items"], f"{path} are gone")
+
+    def _take_away(self, path: str, meta: dict[str, Any]) -> None:
+        base, _, plural = path.rpartition("/")
+        path = f"{base}/namespaces/{meta['namespace']}/{plural}/{meta['name']}"
+        if "finalizers" in meta:
+            self.api.patch(path, {"metadata": {"finalizers": None}})
+        self.api.delete(path, {"propagationPolicy": "Background", "gracePeriodSeconds": 0})
+
+
+def _entry(said: dict[str, Any]) -> Entry:
+    about = said.get("objectRef") or {}
+    return Entry(
+        user=said["user"]["username"],
+        verb=said["verb"],
+        resource=about.get("resource", ""),
+        namespace=about.get("namespace", ""),
+        name=about.get("name", ""),
+        subresource=about.get("subresource", ""),
+        code=said["responseStatus"]["code"],
+        agent=said["userAgent"],
+        at_s=0.0,
+    )
+
+
+def pytest_generate_tests(metafunc) -> None:
+    """Let each scenario run on both clusters, but one that says why it can be on the embedded one alone."""
+    if "world" in metafunc.fixturenames:
+        alone = metafunc.definition.get_closest_marker("embedded_only")
+        real = [] if alone else [pytest.param("real", marks=pytest.mark.e2e)]
+        metafunc.parametrize("world", ["embedded", *real], indirect=True)
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory, programs) -> Iterator[PlaneWorld]:
+    folder = tmp_path_factory.mktemp("plane")
+    with ControlPlane(folder / "plane") as plane:
+        yield PlaneWorld(plane, folder)
+
 
 @pytest.fixture
-def world(tmp_path) -> Any:
-    """Make worlds; all of it is stopped when the test is over."""
-    made: list[tuple[Cluster, EmbeddedWorld]] = []
+def world(request, tmp_path) -> Iterator[Callable[..., Any]]:
+    """Make worlds, each with some nodes; all of it is stopped when the test is over."""
+    if request.param == "real":
+        yield from _on_the_plane(request.getfixturevalue("plane"))
+    else:
+        yield from _embedded(tmp_path)
 
-    def make(*, nodes: int = 3, kernels: int = 2, catalog: Any = None, **options: Any) -> EmbeddedWorld:
-        cluster = Cluster(
-            **{
-                "pace": KubeletPace(relist_s=0.05, back_off_s=0.2),
-                "folder": tmp_path / f"world{len(made)}",
-                **options,
-            }
-        )
+
+def _embedded(folder: Path) -> Iterator[Callable[..., EmbeddedWorld]]:
+    made: list[EmbeddedWorld] = []
+
+    def make(*, nodes: int = 3, kernels: int = 2, catalog: Catalog | None = None, **options: Any) -> EmbeddedWorld:
+        defaults = {
+            "pace": KubeletPace(relist_s=0.05, back_off_s=0.2),
+            "program": program,
+            "folder": folder / f"world{len(made)}",
+        }
+        cluster = Cluster(**{**defaults, **options})
         cluster.__enter__()
-        found = EmbeddedWorld(cluster, catalog)
-        made.append((cluster, found))
-        found.furnish(nodes, kernels)
+        found = EmbeddedWorld(cluster)
+        made.append(found)
+        found.catalog = catalog or found.catalog
+        _join(found, nodes, kernels)
         return found
 
     yield make
-    for cluster, found in made:
-        for app in found.apps:
-            if not app.ended.is_set() or app.failed:
-                app.stop()
-        cluster.__exit__(None, None, None)
+    for each in made:
+        each.stop()
+        each.cluster.__exit__(None, None, None)
+
+
+def _on_the_plane(world: PlaneWorld) -> Iterator[Callable[..., PlaneWorld]]:
+    def make(*, nodes: int = 3, kernels: int = 2, catalog: Catalog | None = None) -> PlaneWorld:
+        world.catalog = catalog or world.catalog
+        world.grant(world.catalog)
+        _join(world, nodes, kernels)
+        return world
+
+    before = len(world.denied())
+    try:
+        yield make
+        assert not world.denied()[before:], "its generated rights are enough"
+    finally:
+        world.clear()
+
+
+def _join(world: Operated, nodes: int, kernels: int) -> None:
+    for number in range(nodes):
+        world.add_node(f"n{number}", f"6.{number % kernels}.0")
+
+
+@pytest.fixture
+def there(world) -> Callable[..., Any]:
+    """Make a world with a Module that is loaded everywhere."""
+
+    def make(*, nodes: int = 3, kernels: int = 2, module: dict[str, Any] | None = None, **options: Any) -> Any:
+        found = world(nodes=nodes, kernels=kernels, **options)
+        found.operator()
+        answer = found.api.post(samples.modules(NAMESPACE), module or a_module())
+        assert answer.code == 201, answer.body
+        eventually(found.ready, "the Module is ready")
+        return found
+
+    return make

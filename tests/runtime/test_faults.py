@@ -18,6 +18,8 @@ from kmm.embedded.fault import Fault, Kind
 from kmm.loader import load_catalog
 from kmm.runtime.transport import Unreachable
 
+pytestmark = pytest.mark.embedded_only("faults are made in the embedded server; a plane of one's own is in tests/e2e")
+
 DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
 ALONE = replace(QUICK, elect=False)
 

@@ -1,6 +1,8 @@
-"""The operator's rules, end to end on the embedded cluster."""
+"""The life of Modules and nodes, end to end."""
 
 from __future__ import annotations
+
+import threading
 
 import pytest
 from apiserver.client import eventually
@@ -28,21 +30,6 @@ def mapping(**more):
     }
 
 
-@pytest.fixture
-def there(world):
-    """A world with a Module that is loaded everywhere."""
-
-    def make(*, nodes=3, kernels=2, module=None, **options):
-        found = world(nodes=nodes, kernels=kernels, **options)
-        found.operator()
-        answer = found.api.post(modules(NAMESPACE), module or a_module())
-        assert answer.code == 201, answer.body
-        eventually(found.ready, "the Module is ready")
-        return found
-
-    return make
-
-
 def test_a_module_comes_to_be_loaded_everywhere(there):
     world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
     assert set(world.loaders()) == {"6.0.0", "6.1.0"}
@@ -66,7 +53,7 @@ def test_a_module_comes_to_be_loaded_everywhere(there):
 def test_a_quiet_reconcile_asks_for_nothing(there):
     world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
     world.quiet()
-    before = len(world.cluster.log)
+    before = world.mark()
     app = world.apps[0]
     for number in range(3):
         app.controller.queue.add(("NodeKernel", "", f"n{number}"), 0)
@@ -83,7 +70,7 @@ def test_few_requests_bring_a_module_to_be_ready(world):
     found = world(nodes=6, kernels=3)
     found.operator()
     found.quiet()
-    before = len(found.cluster.log)
+    before = found.mark()
     found.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
     eventually(found.ready)
     found.quiet()
@@ -99,19 +86,19 @@ def test_few_requests_bring_a_module_to_be_ready(world):
 
 def test_a_node_that_comes_back_with_another_kernel_gets_its_loader(there):
     world = there()
-    world.cluster.change_kernel("n0", "6.9.0")
+    world.change_kernel("n0", "6.9.0")
     eventually(lambda: "6.9.0" in world.loaders())
     eventually(lambda: world.loaders()["6.9.0"]["status"].get("numberAvailable") == 1)
     node = world.api.get("/api/v1/nodes/n0").body["metadata"]["labels"]
     assert node[f"{P}kernel-version.full"] == "6.9.0"
     eventually(lambda: f"{NAMESPACE}.m.ready" in world.labels("n0"))
-    world.cluster.change_kernel("n2", "6.9.0")
+    world.change_kernel("n2", "6.9.0")
     eventually(lambda: set(world.loaders()) == {"6.1.0", "6.9.0"}, "nobody runs 6.0.0 any more")
 
 
 def test_nodes_join_leave_and_are_relabelled(there):
     world = there()
-    world.cluster.add_node("late", "6.1.0", labels={"a": "b"})
+    world.add_node("late", "6.1.0")
     eventually(lambda: f"{NAMESPACE}.m.ready" in world.labels("late"))
     world.api.patch("/api/v1/nodes/late", {"metadata": {"labels": {"a": "c"}}})
     eventually(lambda: world.labels("late") == {"kernel-version.full"}, "it is not targeted any more")
@@ -133,11 +120,11 @@ def test_a_node_that_is_cut_off_keeps_its_labels(there):
     world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
     eventually(lambda: f"{NAMESPACE}.m.device-plugin-ready" in world.labels("n1"))
     before = world.labels("n1")
-    world.cluster.reach("n1", reachable=False)
+    world.reach("n1", reachable=False)
     eventually(lambda: "taints" in world.api.get("/api/v1/nodes/n1").body["spec"])
     world.quiet()
     assert world.labels("n1") == before
-    world.cluster.reach("n1", reachable=True)
+    world.reach("n1", reachable=True)
     world.quiet()
     assert world.labels("n1") == before
 
@@ -173,7 +160,7 @@ def test_a_module_that_changes_is_followed(there):
     changed["container"]["kernelMappings"].pop()
     world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": changed}})
     eventually(lambda: set(world.loaders()) == {"6.0.0"}, "6.1.0 lost its mapping")
-    eventually(lambda: "NoMapping" in {each["reason"] for each in world.module()["status"]["kernels"]})
+    eventually(lambda: "NoMapping" in world.reasons())
 
 
 def test_a_module_that_is_deleted_leaves_nothing(there):
@@ -202,6 +189,7 @@ def test_a_module_of_the_same_name_is_another_one(there):
     eventually(lambda: all(f"{NAMESPACE}.m.ready" in world.labels(node) for node in ("n0", "n1", "n2")))
 
 
+@pytest.mark.embedded_only("kwok runs no hooks")
 def test_the_device_plugin_comes_after_the_driver_and_goes_while_it_unloads(world):
     hold = {}
 
@@ -214,8 +202,6 @@ def test_the_device_plugin_comes_after_the_driver_and_goes_while_it_unloads(worl
             hold["unload"].wait(30)
             return Exit()
         return idle(run)
-
-    import threading  # noqa: PLC0415
 
     hold |= {name: threading.Event() for name in ("load", "unloading", "unload")}
     found = world(nodes=1, kernels=1, program=program)
@@ -264,9 +250,7 @@ def test_what_somebody_edits_is_brought_back(there):
         return world.api.get(path).body["spec"]["template"]["spec"]["containers"][0]["image"]
 
     eventually(lambda: image() == "registry.example.com/m:1")
-    eventually(
-        lambda: "DriftReverted" in {each["reason"] for each in world.api.get(core(NAMESPACE, "events")).body["items"]}
-    )
+    eventually(lambda: "DriftReverted" in world.events())
     world.quiet()
 
 
@@ -298,7 +282,7 @@ def test_a_strangers_object_of_our_name_is_not_touched(there):
     made = world.api.post(path, stranger)
     assert made.code == 201, made.body
     world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"selector": {"none": None, "a": "b"}}})
-    eventually(lambda: "NameTaken" in {each["reason"] for each in world.module()["status"]["kernels"]})
+    eventually(lambda: "NameTaken" in world.reasons())
     assert world.api.get(f"{path}/{name}").body["metadata"]["uid"] == made.body["metadata"]["uid"]
     assert "6.1.0" in world.loaders(), "the other kernel goes on"
     world.api.delete(f"{path}/{name}")
@@ -308,15 +292,14 @@ def test_a_strangers_object_of_our_name_is_not_touched(there):
 def test_namespaces_have_to_allow_privileged_pods(world):
     found = world()
     found.operator()
-    found.api.post("/api/v1/namespaces", {"metadata": {"name": "drivers"}})
-    eventually(lambda: found.api.get(f"{core('drivers', 'serviceaccounts')}/default").code == 200)
-    found.api.post(modules("drivers"), a_module())
-    eventually(lambda: found.condition("Ready", "m", "drivers").get("reason") == "NamespaceNotPrivileged")
-    assert not found.sets("drivers")
+    drivers = found.namespace()
+    found.api.post(modules(drivers), a_module())
+    eventually(lambda: found.condition("Ready", "m", drivers).get("reason") == "NamespaceNotPrivileged")
+    assert not found.sets(drivers)
     label = {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}}
-    found.api.patch("/api/v1/namespaces/drivers", label)
-    eventually(lambda: found.ready("m", "drivers"))
-    spec = found.loaders("drivers")["6.0.0"]["spec"]["template"]["spec"]
+    found.api.patch(f"/api/v1/namespaces/{drivers}", label)
+    eventually(lambda: found.ready("m", drivers))
+    spec = found.loaders(drivers)["6.0.0"]["spec"]["template"]["spec"]
     assert "serviceAccountName" not in spec, "that namespace's own default"
 
 
@@ -326,6 +309,7 @@ def test_in_our_namespace_our_service_accounts_are_used(there):
     assert accounts == {"kmm-operator-module-loader", "kmm-operator-device-plugin"}
 
 
+@pytest.mark.embedded_only("kwok runs no hooks")
 def test_why_a_load_fails_is_said_and_forgotten_when_it_works(world):
     broken = {"key": True}
 
@@ -342,9 +326,7 @@ def test_why_a_load_fails_is_said_and_forgotten_when_it_works(world):
     )
     said = found.module()["status"]["kernels"][0]["message"]
     assert "enrol its certificate" in said
-    eventually(
-        lambda: "KeyRejected" in {each["reason"] for each in found.api.get(core(NAMESPACE, "events")).body["items"]}
-    )
+    eventually(lambda: "KeyRejected" in found.events())
     assert found.labels("n0") == {"kernel-version.full"}
     broken["key"] = False
     eventually(found.ready)
@@ -464,6 +446,7 @@ def test_pods_that_the_go_operator_holds_are_released_after_their_module(there):
         world.api.patch(f"{core(NAMESPACE, 'pods')}/{pod['metadata']['name']}", {"metadata": {"finalizers": None}})
 
 
+@pytest.mark.embedded_only("only the embedded server refuses what it should not")
 def test_what_the_api_server_refuses_is_told(world):
     found = world()
     found.cluster.faults.add(
@@ -475,9 +458,7 @@ def test_what_the_api_server_refuses_is_told(world):
     found.api.post(modules(NAMESPACE), a_module())
     eventually(lambda: len(found.loaders()) == 1, "one kernel does not stop the other")
     eventually(lambda: found.module().get("status", {}).get("observedGeneration") == 1, "the status is written")
-    eventually(
-        lambda: "WriteRefused" in {each["reason"] for each in found.api.get(core(NAMESPACE, "events")).body["items"]}
-    )
+    eventually(lambda: "WriteRefused" in found.events())
     found.cluster.faults.clear()
     eventually(found.ready, within_s=90)
 
@@ -507,7 +488,7 @@ def test_a_module_may_select_by_what_another_one_has_loaded(there):
     dependent = a_module("dependent", selector={f"{P}{NAMESPACE}.m.ready": ""})
     assert world.api.post(modules(NAMESPACE), dependent).code == 201
     eventually(lambda: world.ready("dependent"))
-    world.cluster.add_node("late", "6.0.0", labels={"a": "b"})
+    world.add_node("late", "6.0.0")
     eventually(lambda: f"{NAMESPACE}.dependent.ready" in world.labels("late"))
 
 
@@ -523,6 +504,6 @@ def test_conditions_of_others_are_kept(there):
     }
     conditions = [*world.module()["status"]["conditions"], condition]
     assert world.api.patch(path, {"status": {"conditions": conditions}}).code == 200
-    world.cluster.change_kernel("n0", "6.4.0")
+    world.change_kernel("n0", "6.4.0")
     eventually(lambda: "6.4.0" in {each["kernelVersion"] for each in world.module()["status"]["kernels"]})
     assert world.condition("Vendor")["reason"] == "Fine"
