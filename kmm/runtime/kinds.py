@@ -95,7 +95,10 @@ def trim_daemon_set(body: Mapping[str, Any]) -> OwnedObject:
     """Return a DaemonSet as plans see it."""
     meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
     labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    selector = (spec.get("selector") or {}).get("matchLabels") or {}
     template_labels = ((spec.get("template") or {}).get("metadata") or {}).get("labels") or {}
+    # Its own label can be edited, and must not make another one of it: its pods' cannot.
+    roles = (each.get(names.ROLE) for each in (selector, template_labels, labels))
     return OwnedObject(
         _controller(meta),
         DaemonSet(
@@ -107,8 +110,8 @@ def trim_daemon_set(body: Mapping[str, Any]) -> OwnedObject:
             deleting="deletionTimestamp" in meta,
             labels=labels,
             annotations={key: value for key, value in annotations.items() if key.startswith(PREFIX)},
-            role=labels.get(names.ROLE) or template_labels.get(names.ROLE, ""),
-            selector=(spec.get("selector") or {}).get("matchLabels") or {},
+            role=next(filter(None, roles), ""),
+            selector=selector,
             # Only what we did not render is compared field by field.
             spec=None if names.APPLIED_GENERATION in annotations else spec,
             scheduled=status.get("currentNumberScheduled", 0),

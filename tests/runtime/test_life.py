@@ -419,6 +419,8 @@ def test_a_daemonset_whose_label_was_taken_is_found_again(there):
     role = {f"{P}role": "device-plugin"}
     assert world.api.patch(path, {"metadata": {"labels": role}}).code == 200
     eventually(lambda: world.api.get(path).body["metadata"]["labels"] == before["labels"], "and so is one alone")
+    after = world.api.get(path).body["metadata"]
+    assert (after["uid"], after["generation"]) == (before["uid"], before["generation"]), "it was not made anew"
     edit = [{"op": "replace", "path": "/spec/template/spec/containers/0/image", "value": "evil.example.com/x:1"}]
     assert world.api.patch(path, edit, "json").code == 200
     eventually(
