@@ -509,3 +509,179 @@ def test_conditions_of_others_are_kept(there):
     world.change_kernel("n0", "6.4.0")
     eventually(lambda: "6.4.0" in {each["kernelVersion"] for each in world.module()["status"]["kernels"]})
     assert world.condition("Vendor")["reason"] == "Fine"
+
+
+def test_a_module_that_no_node_is_for_is_ready(world):
+    found = world()
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module(selector={"none": "x"}, devicePlugin=DEVICE_PLUGIN))
+    eventually(lambda: found.condition().get("reason") == "NoNodes")
+    assert found.ready()
+    assert found.module()["status"]["moduleLoader"]["nodesMatchingSelectorNumber"] == 0
+
+
+def test_a_tainted_node_gets_the_driver_that_tolerates_it(world):
+    found = world(nodes=1)
+    taint = {"key": "k", "value": "v", "effect": "NoSchedule"}
+    found.add_node("tainted", "6.1.0", taints=[taint])
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module("intolerant"))
+    tolerant = a_module("tolerant", tolerations=[{**taint, "operator": "Equal"}], devicePlugin=DEVICE_PLUGIN)
+    found.api.post(modules(NAMESPACE), tolerant)
+    wanted = {f"{NAMESPACE}.tolerant.ready", f"{NAMESPACE}.tolerant.device-plugin-ready"}
+    eventually(lambda: found.labels("tainted") >= wanted)
+    eventually(lambda: found.ready("tolerant"))
+    eventually(lambda: found.ready("intolerant"))
+    assert f"{NAMESPACE}.intolerant.ready" not in found.labels("tainted")
+    assert found.module("tolerant")["status"]["moduleLoader"]["availableNumber"] == 2
+    assert found.module("intolerant")["status"]["moduleLoader"]["nodesMatchingSelectorNumber"] == 1
+
+
+def test_a_device_plugin_that_is_not_wanted_any_more_goes(there):
+    world = there(module=a_module(devicePlugin=DEVICE_PLUGIN))
+    loaders = {each["metadata"]["uid"] for each in world.loaders().values()}
+    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"devicePlugin": None}})
+    eventually(lambda: {each["metadata"]["uid"] for each in world.sets()} == loaders, "the loaders alone are left")
+    eventually(lambda: not world.pods("device-plugin"))
+    for node in ("n0", "n1", "n2"):
+        eventually(lambda node=node: world.labels(node) == {"kernel-version.full", "m.ready", f"{NAMESPACE}.m.ready"})
+    eventually(lambda: "devicePlugin" not in world.module()["status"])
+    eventually(lambda: world.condition("DevicePluginReady").get("reason") == "NoDevicePlugin")
+
+
+def stopped_and_left(world, change=lambda body: body):
+    """Let a DaemonSet stand in place of ours, as an operator before this one may have left it."""
+    world.stop()
+    ours = world.loaders()["6.0.0"]
+    body = {
+        "metadata": {
+            "generateName": "m-",
+            **{key: ours["metadata"][key] for key in ("labels", "ownerReferences")},
+        },
+        "spec": ours["spec"],
+    }
+    change(body)
+    made = world.api.post(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets", body)
+    assert made.code == 201, made.body
+    return ours["metadata"], made.body["metadata"]
+
+
+def test_of_two_loaders_for_the_same_nodes_one_stays(there):
+    world = there(nodes=2, kernels=1)
+    ours, other = stopped_and_left(world)
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+    eventually(lambda: world.api.get(f"{path}/{other['name']}").body["status"].get("numberAvailable") == 2)
+    pods = {
+        each["metadata"]["uid"]
+        for each in world.pods("module-loader")
+        if each["metadata"]["ownerReferences"][0]["uid"] == ours["uid"]
+    }
+    world.operator()
+    eventually(lambda: [each["metadata"]["uid"] for each in world.sets()] == [ours["uid"]], "the oldest stays")
+    eventually(lambda: {each["metadata"]["uid"] for each in world.pods("module-loader")} == pods, "with its pods")
+    eventually(world.ready)
+    eventually(lambda: world.module()["status"]["moduleLoader"]["availableNumber"] == 2)
+
+
+def test_a_loader_that_selects_its_pods_otherwise_is_made_anew_and_that_is_told(there):
+    world = there(nodes=2, kernels=1)
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
+
+    def otherwise(body):
+        body["spec"]["selector"]["matchLabels"]["of"] = "old"
+        body["spec"]["template"]["metadata"]["labels"]["of"] = "old"
+
+    ours, other = stopped_and_left(world, otherwise)
+    world.api.delete(f"{path}/{ours['name']}", {"propagationPolicy": "Background"})
+    eventually(lambda: [each["metadata"]["uid"] for each in world.sets()] == [other["uid"]])
+    world.operator()
+    eventually(lambda: [each["metadata"]["name"] for each in world.sets()] == [ours["name"]])
+    eventually(lambda: "SelectorChanged" in world.events())
+    eventually(world.ready)
+
+
+def test_what_looks_like_ours_but_is_no_modules_is_not_touched(there):
+    world = there()
+    ours = world.loaders()["6.1.0"]
+    body = {
+        "metadata": {"name": "like-ours", "labels": ours["metadata"]["labels"]},
+        "spec": {
+            **ours["spec"],
+            "template": {
+                **ours["spec"]["template"],
+                "spec": {**ours["spec"]["template"]["spec"], "nodeSelector": {"none": "x"}},
+            },
+        },
+    }
+    made = world.api.post(f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets", body)
+    assert made.code == 201, made.body
+    world.change_kernel("n1", "6.0.0")
+    eventually(lambda: ours["metadata"]["uid"] not in {each["metadata"]["uid"] for each in world.sets()})
+    world.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: [each["metadata"]["uid"] for each in world.sets()] == [made.body["metadata"]["uid"]])
+
+
+def test_nothing_is_made_for_a_module_on_its_way_out(there):
+    world = there()
+    path = f"{modules(NAMESPACE)}/m"
+    assert world.api.patch(path, {"metadata": {"finalizers": ["example.com/hold"]}}).code == 200
+    world.api.delete(path)
+    world.quiet()
+    before = world.mark()
+    world.change_kernel("n0", "6.9.0")
+    world.add_node("late", "6.8.0")
+    eventually(lambda: world.labels("late") == {"kernel-version.full"})
+    world.quiet()
+    assert set(world.loaders()) == {"6.0.0", "6.1.0"}
+    assert ("create", "daemonsets") not in world.asked(before)
+    world.api.patch(path, {"metadata": {"finalizers": None}})
+    eventually(lambda: not world.sets())
+
+
+def test_a_module_with_a_version_is_not_rolled_out(world):
+    found = world()
+    found.operator()
+    container = {**mapping()["container"], "version": "1.0"}
+    answer = found.api.post(modules(NAMESPACE), a_module(moduleLoader={"container": container}))
+    assert answer.code == 201, answer.body
+    eventually(lambda: found.condition().get("reason") == "VersionUnsupported")
+    found.quiet()
+    assert not found.sets()
+
+
+def test_an_event_that_comes_again_is_counted(there):
+    world = there(nodes=1, kernels=1)
+    name = world.loaders()["6.0.0"]["metadata"]["name"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{name}"
+
+    def drift(count):
+        edit = [{"op": "replace", "path": "/spec/template/spec/priorityClassName", "value": ""}]
+        assert world.api.patch(path, edit, "json").code == 200
+        eventually(lambda: world.events().get("DriftReverted", {}).get("count") == count)
+
+    drift(1)
+    drift(2)
+    drift(3)
+    about = world.events()["DriftReverted"]["involvedObject"]
+    assert (about["kind"], about["name"], about["uid"]) == ("Module", "m", world.module()["metadata"]["uid"])
+    of_drift = [
+        each for each in world.api.get(core(NAMESPACE, "events")).body["items"] if each["reason"] == "DriftReverted"
+    ]
+    assert len(of_drift) == 1
+
+
+def test_a_status_of_very_many_kernels_is_bounded(world):
+    found = world(nodes=0)
+    for number in range(105):
+        found.add_node(f"n{number}", f"6.{number}.0")
+    found.operator()
+    none = {"container": {**mapping()["container"], "kernelMappings": [{"literal": "none", "containerImage": "r/m"}]}}
+    found.api.post(modules(NAMESPACE), a_module(moduleLoader=none))
+    eventually(lambda: found.module().get("status", {}).get("kernelsNotShown") == 5)
+    status = found.module()["status"]
+    assert len(status["kernels"]) == 100
+    assert status["moduleLoader"] == {"nodesMatchingSelectorNumber": 105, "desiredNumber": 0, "availableNumber": 0}
+    assert found.reasons() == {"NoMapping"}
+    assert not found.sets()
+    found.api.delete("/api/v1/nodes/n104")
+    eventually(lambda: found.module()["status"].get("kernelsNotShown") == 4)
