@@ -1,0 +1,391 @@
+"""Builds and signatures, end to end: plugins of the tests render Jobs, and a registry has what these have pushed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from apiserver.client import eventually
+from apiserver.samples import a_module, core, jobs, modules
+from runtime.conftest import NAMESPACE
+
+from kmm.catalog import Plugin, build_catalog
+from kmm.contract import ImageInfo, Kind, Progress, State, Unavailable
+from kmm.loader import load_catalog
+
+P = "kmm.node.kubernetes.io/"
+IMAGE = "registry.example.com/m:6.0.0"
+TEMPORARY = f"{IMAGE}-{NAMESPACE}_m_kmm_unsigned"
+JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
+
+
+def over(job, how="Complete"):
+    conditions = job.get("status", {}).get("conditions") or ()
+    return any((each["type"], each["status"]) == (how, "True") for each in conditions)
+
+
+def pushes(job):
+    return job["spec"]["template"]["spec"]["containers"][0]["args"][0]
+
+
+class Maker:
+    """Renders a Job that pushes an image; `params.outcome` says how it ends."""
+
+    name = "maker"
+    owns = (JOB,)
+    requires = ()
+
+    def render(self, request):
+        pod = {
+            "restartPolicy": "Never",
+            "containers": [{"name": "make", "image": "registry.example.com/maker:1", "args": [request.image]}],
+            "nodeSelector": dict(request.node_selector),
+            "tolerations": list(request.tolerations),
+        }
+        annotations = {"controlplane/outcome": request.params.get("outcome", "")}
+        template = {"metadata": {"annotations": annotations}, "spec": pod}
+        return [{"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 0, "template": template}}]
+
+    def observe(self, objects, pods):
+        if over(objects[0]):
+            return Progress(state=State.SUCCEEDED)
+        if over(objects[0], "Failed"):
+            return Progress(state=State.FAILED, message="it came to nothing")
+        return Progress(state=State.RUNNING)
+
+
+class Registry:
+    """Has what was put there, and what Jobs that succeeded have pushed. `mute`: it says nothing of the latter."""
+
+    name = "acted"
+    hosts = ("registry.example.com",)
+
+    def __init__(self):
+        self.images, self.world = set(), None
+        self.pushed = []
+        self.mute = self.loses = False
+
+    def inspect(self, image, access, deadline_s, files=()):
+        made = {pushes(each) for each in self.world.jobs() if over(each)} - self.images
+        if image in made and self.mute:
+            raise Unavailable("it is busy", retry_after_s=0.2)
+        if not self.loses:
+            self.pushed += sorted(made)
+            self.images |= made
+        return ImageInfo(digest="sha256:" + "0" * 64) if image in self.images else None
+
+
+@pytest.fixture
+def registry():
+    return Registry()
+
+
+@pytest.fixture
+def made(world, registry):
+    """Make a world with one kernel, a Dockerfile, signing Secrets, makers, and an operator."""
+    maker = Maker()
+    plugin = Plugin(
+        name="acted", distribution="acted", version="1", builders=(maker,), signers=(maker,), registries=(registry,)
+    )
+    # An installed registry plugin must not answer in its place.
+    catalog = build_catalog([*(each for each in load_catalog().plugins if not each.registries), plugin])
+
+    def make(**options):
+        found = registry.world = world(**{"nodes": 2, "kernels": 1, "catalog": catalog, **options})
+        found.jobs = lambda: found.api.get(jobs(NAMESPACE)).body["items"]
+        dockerfile(found, "FROM scratch")
+        for name in ("key", "cert"):
+            body = {"metadata": {"name": name}, "data": {name: "c2VjcmV0"}}
+            assert found.api.post(core(NAMESPACE, "secrets"), body).code == 201
+        found.operator()
+        return found
+
+    return make
+
+
+def dockerfile(world, text):
+    path = core(NAMESPACE, "configmaps")
+    body = {"metadata": {"name": "d"}, "data": {"dockerfile": text}}
+    if world.api.get(f"{path}/d").code == 200:
+        assert world.api.patch(f"{path}/d", body).code == 200
+    else:
+        assert world.api.post(path, body).code == 201
+
+
+def build(outcome=""):
+    return {"build": {"dockerfileConfigMap": {"name": "d"}, "params": {"outcome": outcome}}}
+
+
+def sign(outcome="", **more):
+    secrets = {"keySecret": {"name": "key"}, "certSecret": {"name": "cert"}}
+    return {"sign": {**secrets, "params": {"outcome": outcome}, **more}}
+
+
+def spec(**tasks):
+    return {
+        "moduleLoader": {
+            "container": {
+                "modprobe": {"moduleName": "m"},
+                "kernelMappings": [
+                    {
+                        "regexp": ".*",
+                        "containerImage": "registry.example.com/m:${KERNEL_FULL_VERSION}",
+                        **tasks,
+                    }
+                ],
+            }
+        }
+    }
+
+
+def post(world, name="m", **tasks):
+    answer = world.api.post(modules(NAMESPACE), a_module(name, **spec(**tasks)))
+    assert answer.code == 201, answer.body
+
+
+def change(world, **tasks):
+    answer = world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": spec(**tasks)})
+    assert answer.code == 200, answer.body
+
+
+def state(world):
+    found = world.kernel("6.0.0")
+    return found.get("reason"), found.get("attempts", 0)
+
+
+def attempts(world):
+    return sorted(each["metadata"]["annotations"][f"{P}attempt"] for each in world.jobs())
+
+
+def nothing_left(world):
+    """Neither tasks nor their pods: a bare delete of a Job would leave those."""
+    return not world.jobs() and {each["metadata"]["labels"].get(f"{P}role") for each in world.pods()} <= {
+        "module-loader"
+    }
+
+
+def test_an_image_that_is_there_is_loaded_whoever_made_it(made, registry):
+    world = made()
+    registry.images.add(IMAGE)
+    before = world.mark()
+    post(world, **build())
+    eventually(world.ready)
+    assert ("create", "jobs") not in world.asked(before)
+    assert world.kernel("6.0.0")["digest"] == "sha256:" + "0" * 64
+
+
+def test_a_mapping_that_makes_nothing_is_not_gated_by_the_registry(made, registry):
+    world = made()
+    post(world)
+    eventually(world.ready)
+    assert IMAGE not in registry.images
+
+
+def test_what_is_missing_is_built_then_loaded_and_nothing_of_it_is_left(made, registry):
+    world = made()
+    post(world, **build("run"))
+    eventually(world.jobs)
+    (job,) = world.jobs()
+    meta = job["metadata"]
+    assert meta["labels"].items() >= {
+        f"{P}module.name": "m", f"{P}target-kernel": "6.0.0", f"{P}job-type": "build",
+    }.items()  # fmt: skip
+    assert meta["name"].startswith("m-build-")
+    assert job["spec"]["template"]["spec"]["automountServiceAccountToken"] is False
+    eventually(lambda: state(world) == ("Building", 0))
+    assert not world.sets(), "not before its image is there"
+    change(world, **build())
+    eventually(world.ready)
+    eventually(lambda: nothing_left(world))
+    assert registry.pushed == [IMAGE]
+    assert world.events().keys() >= {"BuildStarted", "Loaded"}
+    world.quiet()
+
+
+def test_what_is_signed_is_never_found_unsigned(made, registry):
+    world = made()
+    post(world, **build(), **sign())
+    eventually(world.ready)
+    eventually(lambda: nothing_left(world))
+    assert registry.pushed == [TEMPORARY, IMAGE]
+
+
+def test_an_image_that_somebody_else_built_is_signed(made, registry):
+    world = made()
+    post(world, **sign(unsignedImage="registry.example.com/unsigned:1"))
+    eventually(world.ready)
+    assert registry.pushed == [IMAGE]
+    eventually(lambda: nothing_left(world))
+    assert "SignStarted" in world.events()
+
+
+def test_a_task_that_has_failed_is_kept_until_an_input_changes(made):
+    world = made()
+    post(world, **build("fail"))
+    eventually(lambda: state(world) == ("BuildFailed", 1))
+    said = world.kernel("6.0.0")
+    assert "it came to nothing" in said["message"]
+    assert said["lastFailureTime"]
+    world.quiet()
+    assert attempts(world) == ["1"], "the next one is due in a minute"
+    assert world.condition()["reason"] == "BuildFailed"
+    assert "BuildFailed" in world.events()
+    (failed,) = world.jobs()
+    change(world, **build())
+    eventually(world.ready, "at once")
+    eventually(lambda: nothing_left(world))
+    assert failed["metadata"]["uid"] not in {each["metadata"]["uid"] for each in world.jobs()}
+
+
+def test_a_task_that_fails_is_tried_again_and_its_count_is_never_lost(made, monkeypatch):
+    monkeypatch.setattr("kmm.core.images.BACK_OFF_S", 1.0)
+    world = made()
+    post(world, **build("fail"))
+    eventually(lambda: state(world)[1] >= 1)
+    eventually(lambda: attempts(world) == ["2"], "then the first is deleted")
+    app = world.apps[0]
+    app.stop()
+    world.operator()
+    eventually(lambda: attempts(world) == ["3"], "it is counted by what there is")
+    eventually(lambda: state(world) == ("BuildFailed", 3))
+
+
+def test_a_signature_that_fails_never_starts_a_build(made, registry, monkeypatch):
+    monkeypatch.setattr("kmm.core.images.BACK_OFF_S", 1.0)
+    world = made()
+    post(world, **build(), **sign("fail"))
+    eventually(lambda: state(world)[0] == "SignFailed")
+    registry.images.discard(TEMPORARY)
+    eventually(lambda: state(world)[1] >= 3)
+    built = [each["metadata"] for each in world.jobs() if each["metadata"]["labels"][f"{P}job-type"] == "build"]
+    assert [each["annotations"][f"{P}attempt"] for each in built] == ["1"]
+    begun = [each for each in world.entries() if (each.verb, each.resource, each.code) == ("create", "jobs", 201)]
+    assert len(begun) >= 4
+
+
+def test_a_dockerfile_that_changes_ends_the_build_first_and_then_starts_it_again(made):
+    world = made()
+    post(world, **build("run"))
+    eventually(lambda: len(world.jobs()) == 1)
+    (first,) = world.jobs()
+    before = world.mark()
+    dockerfile(world, "FROM other")
+
+    def again():
+        (job,) = world.jobs()
+        return job["metadata"]["uid"] != first["metadata"]["uid"] and "deletionTimestamp" not in job["metadata"]
+
+    eventually(again)
+    done = [
+        each.verb
+        for each in world.entries(before)
+        if each.user == world.user and each.resource == "jobs" and each.verb in ("create", "delete")
+    ]
+    assert done == ["delete", "create"], "two pushers must not share a tag"
+    assert attempts(world) == ["1"]
+    (second,) = world.jobs()
+    eventually(
+        lambda: (
+            {owner["uid"] for each in world.pods() for owner in each["metadata"]["ownerReferences"]}
+            == {second["metadata"]["uid"]}
+        )
+    )
+
+
+def test_a_finished_task_goes_only_after_the_registry_has_said_that_the_image_is_there(made, registry):
+    world = made()
+    registry.mute = True
+    post(world, **build())
+    eventually(lambda: state(world)[0] == "RegistryUnavailable")
+    (job,) = world.jobs()
+    assert over(job)
+    assert not world.sets()
+    registry.mute = False
+    eventually(world.ready)
+    eventually(lambda: nothing_left(world))
+
+
+def test_built_but_not_found_backs_off_as_a_failure_does(made, registry):
+    world = made()
+    registry.loses = True
+    post(world, **build())
+    eventually(lambda: state(world) == ("BuiltButNotFound", 1))
+    world.quiet()
+    assert attempts(world) == ["1"]
+    assert not world.sets()
+
+
+@pytest.mark.parametrize("missing", ["configmaps", "secrets"])
+def test_what_a_task_needs_is_waited_for(made, missing):
+    world = made()
+    name, tasks = {"configmaps": ("d", build()), "secrets": ("key", sign(unsignedImage="r.example.com/u"))}[missing]
+    path = core(NAMESPACE, missing)
+    body = world.api.get(f"{path}/{name}").body
+    world.api.delete(f"{path}/{name}")
+    post(world, **tasks)
+    eventually(lambda: world.reasons() == {"InputMissing"})
+    assert f'"{name}"' in world.kernel("6.0.0")["message"]
+    assert not world.jobs()
+    assert world.api.post(path, {"metadata": {"name": name}, "data": body["data"]}).code == 201
+    eventually(world.ready)
+
+
+def test_a_task_whose_kernel_nobody_runs_any_more_goes(made):
+    world = made()
+    post(world, **build("run"))
+    eventually(lambda: len(world.jobs()) == 1)
+    for node in ("n0", "n1"):
+        world.change_kernel(node, "6.5.0")
+
+    def kernels():
+        return [each["metadata"]["labels"][f"{P}target-kernel"] for each in world.jobs()]
+
+    eventually(lambda: kernels() == ["6.5.0"])
+    world.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: not world.jobs())
+    eventually(lambda: not world.pods())
+
+
+def test_a_kernel_whose_build_fails_stops_no_other(made, registry):
+    world = made(kernels=2)
+    registry.images.add("registry.example.com/m:6.1.0")
+    post(world, **build("fail"))
+    eventually(lambda: world.kernel("6.0.0").get("reason") == "BuildFailed")
+    eventually(lambda: world.kernel("6.1.0").get("reason") == "Loaded")
+    assert set(world.loaders()) == {"6.1.0"}
+    assert world.condition("ImagesReady")["reason"] == "BuildFailed"
+
+
+def test_tasks_are_counted_by_the_metrics(made):
+    world = made()
+    post(world, **build("run"))
+    eventually(lambda: len(world.jobs()) == 1)
+    text = world.apps[0].metrics.text
+    eventually(lambda: b"kmm_in_cluster_build_num 1.0" in text())
+    assert b"kmm_in_cluster_sign_num 0.0" in text()
+
+
+def test_secrets_and_config_maps_are_followed_only_where_a_module_refers_to_them(made):
+    world = made()
+    watched = partial(_watched, world)
+    assert not watched()
+    post(world, "plain")
+    eventually(lambda: world.ready("plain"))
+    assert not watched()
+    post(world, **build(), **sign())
+    eventually(world.ready)
+    assert watched() == {("configmaps", NAMESPACE), ("secrets", NAMESPACE)}
+    world.quiet()
+    before = world.mark()
+    body = {"metadata": {"name": "unrelated"}, "data": {"k": "c2VjcmV0"}}
+    assert world.api.post(core(NAMESPACE, "secrets"), body).code == 201
+    world.quiet()
+    assert not world.asked(before), "contents are read where they are needed only"
+
+
+def _watched(world):
+    return {
+        (each.resource, each.namespace)
+        for each in world.entries()
+        if each.user == world.user and each.verb == "watch" and each.resource in ("configmaps", "secrets")
+    }
