@@ -87,8 +87,9 @@ def trim_namespace(body: Mapping[str, Any]) -> Mapping[str, str]:
     return dict(body["metadata"].get("labels") or {})
 
 
-def trim_metadata(_: Mapping[str, Any]) -> None:
-    """Keep nothing but that it is there, and its version."""
+def trim_version(body: Mapping[str, Any]) -> str:
+    """Return nothing but its version, which tells that it has changed."""
+    return str(body["metadata"]["resourceVersion"])
 
 
 def trim_daemon_set(body: Mapping[str, Any]) -> OwnedObject:

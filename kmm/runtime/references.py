@@ -18,7 +18,7 @@ from kmm.contract import Kind
 from kmm.core import names
 from kmm.core.loader_daemonset import service_account
 from kmm.core.view import Operator, SecretFacts, Subject
-from kmm.runtime.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT, path_of, trim_metadata
+from kmm.runtime.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT, path_of, trim_version
 from kmm.runtime.store import Item, Store
 from kmm.runtime.transport import NotFound, Transport, Unreachable
 from kmm.runtime.watch import Source, Watch
@@ -55,7 +55,7 @@ class References:
     ) -> None:
         self._operator = operator
         self._transport, self._lock, self._changed, self._failed = transport, lock, changed, failed
-        self._watches: dict[tuple[Kind, str], Watch[None]] = {}
+        self._watches: dict[tuple[Kind, str], Watch[str]] = {}
         self._wanted: dict[str, set[tuple[Kind, str]]] = {}
         self._contents: dict[tuple[Kind, str, str], tuple[int, Any]] = {}
 
@@ -115,7 +115,7 @@ class References:
             for watch in self._watches.values():
                 watch.stop()
 
-    def _heard(self, before: Item[None] | None, after: Item[None] | None) -> None:
+    def _heard(self, before: Item[str] | None, after: Item[str] | None) -> None:
         for each in {each.namespace for each in (before, after) if each}:
             self._changed(each)
 
@@ -139,7 +139,7 @@ class References:
             self._contents[key] = known
         return known[1]
 
-    def _store_of(self, kind: Kind, namespace: str) -> Store[None] | None:
+    def _store_of(self, kind: Kind, namespace: str) -> Store[str] | None:
         """Return a store that has all of that kind and namespace; None where none has listed them yet."""
         found = (self._watches.get((kind, each)) for each in (_EVERYWHERE, namespace))
         return next((watch.store for watch in found if watch and watch.store.synced.is_set()), None)
@@ -151,9 +151,9 @@ class References:
             if len({namespace for each, namespace in every if each == kind}) > _NAMESPACES:
                 every = {each for each in every if each[0] != kind} | {(kind, _EVERYWHERE)}
         for kind, namespace in every - self._watches.keys():
-            store: Store[None] = Store(self._lock)
+            store: Store[str] = Store(self._lock)
             store.heard.append(self._heard)
-            source = Source(path=path_of(kind, namespace), trim=trim_metadata, metadata_only=True)
+            source = Source(path=path_of(kind, namespace), trim=trim_version, metadata_only=True)
             watch = self._watches[kind, namespace] = Watch(self._transport, source, store, self._failed)
             watch.start()
         for kind, namespace in self._watches.keys() - every:

@@ -24,12 +24,7 @@ class OpenShift:
     token_file: Path
     ca_file: Path
     name: str = "openshift"
-    hosts: tuple[str, ...] = (
-        f"{_SERVICE}:5000",
-        f"{_SERVICE}.cluster.local:5000",
-        _SERVICE,
-        f"{_SERVICE}.cluster.local",
-    )
+    hosts: tuple[str, ...] = (_SERVICE, f"{_SERVICE}.cluster.local")
 
     def inspect(
         self, image: str, access: Access, deadline_s: float, files: Sequence[str] = (), annotations: bool = False
@@ -53,7 +48,7 @@ def kmm_registries(settings: Settings) -> Sequence[Registry]:
     made = OpenShift(Session(), Path(files["tokenFile"]), Path(files["caFile"]))
     hosts = options.get("hosts", list(made.hosts))
     if not isinstance(hosts, list) or not hosts or not all(isinstance(each, str) for each in hosts):
-        raise SettingsError(f'hosts: must be a list of names, such as ["{_SERVICE}:5000"]')
+        raise SettingsError(f'hosts: must be a list of names, such as ["{_SERVICE}"]')
     return [replace(made, hosts=tuple(hosts))]
 
 

@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 from kmm_openshift import OpenShift, kmm_registries
 
+from kmm.catalog import Plugin, build_catalog
 from kmm.contract import Access, Credential, Forbidden, Settings, SettingsError, Tls
 from kmm.embedded.registry import Registry
+from kmm.errors import PluginError
 from kmm.oci.address import Addresses, parse_networks
 from kmm.oci.session import Session
 
@@ -30,7 +32,11 @@ def openshift(tmp_path, internal):
 
 def test_it_serves_the_internal_registrys_names():
     (found,) = kmm_registries(Settings())
-    assert "image-registry.openshift-image-registry.svc:5000" in found.hosts
+    catalog = build_catalog([Plugin(name="openshift", distribution="t", version="1", registries=(found,))])
+    for name in ("", ".cluster.local", ":5000", ".cluster.local:5000"):
+        assert catalog.registry(f"image-registry.openshift-image-registry.svc{name}") is found
+    with pytest.raises(PluginError):
+        catalog.registry("image-registry.example.com:5000")
     (other,) = kmm_registries(Settings(options={"hosts": ["registry.internal:5000"]}))
     assert other.hosts == ("registry.internal:5000",)
 
