@@ -34,7 +34,7 @@ $(READY): requirements.lock pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(UV)
 setup: $(READY) ## make .venv with everything that development needs
 
 test: $(READY) ## run the tests: no root, Go, Docker or cluster; under 3 minutes
-	@$(BIN)/pytest --numprocesses 4 --dist loadgroup
+	@$(BIN)/pytest --numprocesses 4
 
 lint: $(READY) ## check style, types, layers, and that the lock and the generated documents are current
 	@$(BIN)/ruff check

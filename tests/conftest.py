@@ -23,3 +23,19 @@ def programs() -> Path:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(missing))
+
+
+TOGETHER = "tests/properties/test_convergence.py"  # they count together what occurred
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Spread all tests over the workers, but for those of a file that one worker has to run."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 -- only where there are workers
+
+    class Spread(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if path == TOGETHER else nodeid
+
+    return Spread(config, log)

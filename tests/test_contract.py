@@ -25,7 +25,7 @@ def test_every_public_name_says_what_it_is():
 
 
 def test_a_password_is_not_in_the_repr_of_what_holds_it():
-    access = Access(credentials=(Credential(username="u", password="hunter2", token="t0ken"),))  # noqa: S106
+    access = Access(credentials=(Credential(username="u", password="hunter2", token="t0ken"),))
     assert "hunter2" not in repr(access)
     assert "t0ken" not in repr(access)
 

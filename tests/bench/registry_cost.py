@@ -53,7 +53,7 @@ def serve() -> None:
 
 
 def client(host: str, ca: str, session: Session) -> Client:
-    access = Access(credentials=(Credential(username="user", password="password"),), ca_pem=ca)  # noqa: S106
+    access = Access(credentials=(Credential(username="user", password="password"),), ca_pem=ca)
     return Client(host, access, session=session, deadline_s=300)
 
 

@@ -447,7 +447,7 @@ def test_the_builder_is_asked_with_all_that_the_module_says():
     assert request["dockerfile_key"] == "dockerfile"
     assert {"name": "A", "value": "m"} in request["args"]
     assert request["secrets"] == [{"name": "build", "keys": ["token"]}]
-    assert request["push_secret"] == "push"  # noqa: S105 -- its name
+    assert request["push_secret"] == "push"
     assert request["push_tls"] == {"insecure": False, "skip_verify": True}
     assert request["base_tls"] == {"insecure": True, "skip_verify": False}
     assert (request["node_selector"], request["builder_tag"]) == ({"builds": "yes"}, "v1")

@@ -25,8 +25,6 @@ from kmm.core.view import DaemonSet, Pod
 CATALOG = catalog()
 KERNELS = ("6.1.0-18-amd64", "6.1.0-18-amd64+", "5.14.0-70.el9.x86_64", "6", "k_strange~kernel")
 ROUNDS_MOST = 60
-# They count together what occurred: one worker has to run them all.
-pytestmark = pytest.mark.xdist_group("convergence")
 OCCURRED: Counter[str] = Counter()
 
 

@@ -28,7 +28,7 @@ def session():
 
 @pytest.fixture
 def client(registry, session):
-    wrong = Credential(username=READER, password="wr0ng")  # noqa: S106
+    wrong = Credential(username=READER, password="wr0ng")
     right = Credential(username=registry.user, password=registry.password)
     access = Access(
         credentials=(wrong, right) if registry.user else (),

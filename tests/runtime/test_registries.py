@@ -1,4 +1,4 @@
-"""The operator beside an embedded cluster and an embedded registry: what is asked for, and what comes of the answer."""
+"""The operator beside an embedded cluster and an embedded registry: what it asks, and what comes of the answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kmm.loader import load_catalog
 from kmm.runtime.probes import Patience
 
 IMPATIENT = dataclasses.replace(QUICK, patience=Patience(retry_s=0.05, retry_most_s=0.3, deadline_s=5))
-PASSWORD = "the-registrys-own-secret"  # noqa: S105
+PASSWORD = "the-registrys-own-secret"
 
 
 @pytest.fixture
@@ -194,8 +194,7 @@ def test_no_credential_is_in_anything_that_is_told(there, registry, caplog):
     eventually(lambda: set(world.loaders()) == {"6.0.0"})
     world.quiet()
     told = [caplog.text, json.dumps(world.module()), world.apps[0].metrics.text().decode()]
-    for kind in ("events", "pods"):
-        told.append(json.dumps(world.api.get(core(NAMESPACE, kind)).body))
+    told += [json.dumps(world.api.get(core(NAMESPACE, kind)).body) for kind in ("events", "pods")]
     told.append(json.dumps(world.sets()))
     for text in told:
         for hidden in (PASSWORD, wrong, registry.docker_config("robot"), *_encoded(registry, wrong)):

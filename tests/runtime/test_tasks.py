@@ -65,7 +65,7 @@ class Registry:
         self.pushed = []
         self.mute = self.loses = False
 
-    def inspect(self, image, access, deadline_s, files=()):
+    def inspect(self, image, access, deadline_s, files=(), annotations=False):
         made = {pushes(each) for each in self.world.jobs() if over(each)} - self.images
         if image in made and self.mute:
             raise Unavailable("it is busy", retry_after_s=0.2)
