@@ -220,7 +220,7 @@ def pytest_generate_tests(metafunc) -> None:
         metafunc.parametrize("world", ["embedded", *real], indirect=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plane(tmp_path_factory, programs) -> Iterator[PlaneWorld]:
     folder = tmp_path_factory.mktemp("plane")
     with ControlPlane(folder / "plane") as plane:
