@@ -54,7 +54,7 @@ class Operated(World):
         raise NotImplementedError
 
     def entries(self, since: int = 0) -> list[Entry]:
-        """Return the requests; on a real control plane, the operator's alone."""
+        """Return this test's requests; on a real control plane, the operator's alone."""
         raise NotImplementedError
 
     def reach(self, node: str, *, reachable: bool) -> None:
@@ -135,6 +135,8 @@ class PlaneWorld(RealWorld, Operated):
 
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         super().__init__(plane, folder)
+        self._entries: list[Entry] = []
+        self._told = 0
         self._kubeconfig = self.credentials("operator")
 
     def kubeconfig(self, user: str) -> Path:
@@ -144,11 +146,15 @@ class PlaneWorld(RealWorld, Operated):
     def entries(self, since: int = 0) -> list[Entry]:
         # A watch is told when it starts, as the embedded cluster does.
         told = {True: "ResponseStarted", False: "ResponseComplete"}
-        found = [each for each in self.audit() if each["stage"] == told[each["verb"] == "watch"]]
-        return [_entry(each) for each in found[since:]]
+        lines = self.audit()
+        self._entries += [
+            _entry(each) for each in lines[self._told :] if each["stage"] == told[each["verb"] == "watch"]
+        ]
+        self._told = len(lines)
+        return self._entries[since:]
 
     def denied(self) -> list[Entry]:
-        """Return what the operator has no right to, as far as it asked."""
+        """Return what the operator asked in this test and has no right to."""
         return [found for each in self.audit() if (found := _entry(each)).code in (401, 403)]
 
     def reach(self, node: str, *, reachable: bool) -> None:
@@ -188,6 +194,9 @@ class PlaneWorld(RealWorld, Operated):
         self.api.delete("/api/v1/nodes")
         for path in ("/apis/apps/v1/daemonsets", "/apis/batch/v1/jobs", "/api/v1/pods", "/api/v1/nodes"):
             eventually(lambda path=path: not self.api.get(path).body["items"], f"{path} are gone")
+        self.audit().clear()
+        self._entries.clear()
+        self._told = 0
 
     def _take_away(self, path: str, meta: dict[str, Any]) -> None:
         base, _, plural = path.rpartition("/")
@@ -266,10 +275,10 @@ def _on_the_plane(world: PlaneWorld) -> Iterator[Callable[..., PlaneWorld]]:
         _join(world, nodes, kernels)
         return world
 
-    before = len(world.denied())
     try:
         yield make
-        assert not world.denied()[before:], "its generated rights are enough"
+        world.stop()
+        assert not world.denied(), "its generated rights are enough"
     finally:
         world.clear()
 

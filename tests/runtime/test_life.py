@@ -10,8 +10,8 @@ from apiserver.samples import a_module, a_node, core, modules
 from runtime.conftest import NAMESPACE
 
 from kmm.catalog import Plugin, build_catalog
+from kmm.contract import Driver, Progress, State
 from kmm.contract import Kind as KubernetesKind
-from kmm.contract import Progress, State
 from kmm.embedded.fault import Fault, Kind
 from kmm.embedded.program import Exit, idle
 from kmm.loader import load_catalog
@@ -483,6 +483,31 @@ def test_a_kind_that_the_cluster_does_not_have_stops_nobody(world):
     found.operator()
     found.api.post(modules(NAMESPACE), a_module())
     eventually(found.ready)
+
+
+def test_a_vendors_driver_says_what_the_module_does_not(world):
+    plugin = Plugin(
+        name="acme",
+        distribution="acme",
+        version="1",
+        drivers=(Driver(name="acme", spec={"moduleLoader": mapping()}),),
+    )
+    found = world(catalog=build_catalog([*load_catalog().plugins, plugin]))
+    found.operator()
+    module = a_module()
+    module["spec"] = {"driver": "acme", "selector": {"a": "b"}}
+    assert found.api.post(modules(NAMESPACE), module).code == 201
+    eventually(found.ready)
+    assert set(found.loaders()) == {"6.0.0", "6.1.0"}
+
+
+def test_a_plugin_that_is_not_installed_is_told_and_the_driver_is_loaded(world):
+    found = world()
+    found.operator()
+    found.api.post(modules(NAMESPACE), a_module(devicePlugin={**DEVICE_PLUGIN, "renderer": "nobody"}))
+    eventually(lambda: found.condition("PluginsAvailable").get("reason") == "PluginMissing")
+    assert "nobody" in found.condition()["message"]
+    eventually(lambda: found.condition("Loaded").get("status") == "True")
 
 
 def test_a_module_may_select_by_what_another_one_has_loaded(there):

@@ -330,6 +330,14 @@ def test_what_a_task_needs_is_waited_for(made, missing):
     eventually(world.ready)
 
 
+def test_a_dockerfile_may_be_called_as_files_are(made):
+    world = made()
+    data = {"dockerfile": None, "Dockerfile": "FROM scratch"}
+    assert world.api.patch(f"{core(NAMESPACE, 'configmaps')}/d", {"data": data}).code == 200
+    post(world, **build())
+    eventually(world.ready)
+
+
 def test_a_task_whose_kernel_nobody_runs_any_more_goes(made):
     world = made()
     post(world, **build("run"))
@@ -381,6 +389,15 @@ def test_secrets_and_config_maps_are_followed_only_where_a_module_refers_to_them
     assert world.api.post(core(NAMESPACE, "secrets"), body).code == 201
     world.quiet()
     assert not world.asked(before), "contents are read where they are needed only"
+
+
+def test_very_many_namespaces_are_followed_by_one_watch(made):
+    world = made()
+    for _ in range(21):
+        namespace = world.api.post("/api/v1/namespaces", {"metadata": {"generateName": "drivers-"}}).name
+        nowhere = a_module(**spec(**build()), selector={"none": "x"})
+        assert world.api.post(modules(namespace), nowhere).code == 201
+    eventually(lambda: ("configmaps", "") in _watched(world))
 
 
 def _watched(world):
