@@ -124,18 +124,15 @@ def image_step(
         last = finished_tasks[0] if proven and finished_tasks else None
     evidence = last.uid if last else _pull_failure(subject, target, view)
     current = certificate(target.sign, view) if target.sign else ""
+    if proven and not evidence:
+        return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY, certificate=current)
     question = Question(
         image=target.image,
         tls=target.tls,
-        evidence=evidence,
+        evidence=evidence or loader,
         access=view.access,
         annotations=target.sign is not None,  # the certificate that it is signed with
     )
-    if proven and not evidence:
-        said = view.answers.get(question)
-        digest = said.digest if isinstance(said, Present) else ""
-        return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY, certificate=current, digest=digest)
-    question = replace(question, evidence=evidence or loader)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
         lacking = sorted(nodes.architectures - set(answer.architectures)) if answer.architectures else []
