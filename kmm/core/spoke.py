@@ -19,7 +19,7 @@ from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason
 from kmm.core.rendered import RendererError
 from kmm.core.status import KERNELS_MOST, KernelState, readable, status
-from kmm.core.view import DaemonSet, KernelNodes, Operator, Subject, Task, View
+from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, Task, View
 from kmm.errors import PluginError, SpecError
 
 R = TypeVar("R")
@@ -88,7 +88,12 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
             actions += planned.actions
         device_plugin, wrong = _plan_device_plugin(subject, view, catalog)
         actions += [*device_plugin, *_collect(view, {each.state.kernel: each.state for each in kernels})]
-    states = [each.state for each in kernels]
+    # What a loader proves is not asked for again: of its digest the answers still tell.
+    digests = {asked.image: said.digest for asked, said in view.answers.items() if isinstance(said, Present)}
+    states = [
+        replace(state, digest=digests.get(state.image, "")) if state.image_ready and not state.digest else state
+        for state in (each.state for each in kernels)
+    ]
     made = status(subject, view, states, blocked, wrong, now_s)
     if made != written:
         # It is written as a merge patch: what is no longer said has to be taken away by name.

@@ -306,6 +306,18 @@ def test_an_image_that_two_kernels_share_is_loaded_on_both_once_it_is_there():
     assert [each.kind.kind for each in others(made)] == ["DaemonSet", "DaemonSet"]
 
 
+@pytest.mark.parametrize("evidence", ["", "of a task that is gone"])
+def test_the_digest_that_the_registry_said_is_told_though_it_is_not_asked_again(evidence):
+    of = subject(spec=spec(BUILDS))
+    told = {
+        Question(image=f"r.example.com/a:{K1}", evidence=each): Present(digest="sha256:0") for each in ("", evidence)
+    }
+    ready = loader(K1, of, view(answers={Question(image=f"r.example.com/a:{K1}"): Present(digest="sha256:0")}))
+    made = plan(of, view(daemon_sets=(replace(ready, available=2, ready=2),), answers=told))
+    (kernel,) = status_of(made)["kernels"]
+    assert (kernel["reason"], kernel["digest"]) == ("Loaded", "sha256:0")
+
+
 def test_that_an_image_is_there_takes_back_every_missing_about_it():
     image, other = Question(image="a", evidence="old"), Question(image="b")
     answers = learn({image: Missing(), other: Missing()}, Question(image="a", evidence="new"), Present(digest="d"))
