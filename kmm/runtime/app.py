@@ -21,6 +21,7 @@ from kmm.runtime.controller import Controller, Pace
 from kmm.runtime.credentials import Credentials
 from kmm.runtime.health import Endpoint
 from kmm.runtime.lease import Elector, Terms
+from kmm.runtime.masking import Masks
 from kmm.runtime.metrics import Metrics
 from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
@@ -63,7 +64,9 @@ class App:
         credentials = Credentials(config, transport, self._references)
         self._probes = Probes(catalog, credentials.access, self._answered, self.metrics, options.patience)
         hands = Hands(transport, self.cluster, self._probes.ask, self._announcer.tell)
-        self.controller = Controller(self.cluster, hands, self._references, self.metrics, options.pace)
+        self.controller = Controller(
+            self.cluster, hands, self._references, Masks(transport), self.metrics, options.pace
+        )
         self.metrics.of(self.cluster)
         self._watches = [
             Watch(transport, source, store, self._watch_failed) for source, store in self.cluster.followed

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -159,8 +160,8 @@ class Cluster:
         found = [self.known(*item.key) for item in self.modules.items()]
         return frozenset(key for each in found if each and each.spec for key in each.spec.selector)
 
-    def view(self, subject: Subject, referred: Referred) -> View:
-        """Return the view that a Module is planned from."""
+    def view(self, subject: Subject, referred: Referred, mask: Callable[[str], str] = str) -> View:
+        """Return the view that a Module is planned from. `mask`: hides what a task must not have said."""
         with self.lock:
             nodes = [item.value for item in self.nodes.items()]
             module = self.modules.get(subject.ref.namespace, subject.ref.name)
@@ -174,7 +175,7 @@ class Cluster:
                 if pod.value.waiting_reason
             ]
             kernels = self.kernels()
-        tasks = tuple(self._tasks(subject))  # asks plugins: not under the lock
+        tasks = tuple(self._tasks(subject, mask))  # asks plugins: not under the lock
         self._under_way[subject.uid] = sum(task.finished_at_s is None for task in tasks)
         slots = self._slots - sum(self._under_way.values())
         answers, stale = self._answers.of(subject.uid)
@@ -266,7 +267,7 @@ class Cluster:
             waiting_message=facts.waiting_message,
         )
 
-    def _tasks(self, subject: Subject) -> Iterator[Task]:
+    def _tasks(self, subject: Subject, mask: Callable[[str], str]) -> Iterator[Task]:
         """Yield the attempts at builds and signatures of a Module, each with all its objects and pods observed."""
         for kind, store in self.tasks.items():
             attempts: dict[tuple[str, str, str], list[Item[OwnedObject]]] = {}
@@ -281,9 +282,9 @@ class Cluster:
                 if key[0]:
                     attempts.setdefault(key, []).append(item)
             for (job_type, _, _), objects in attempts.items():
-                yield self._task(kind, job_type, sorted(objects, key=lambda item: item.name))
+                yield self._task(kind, job_type, sorted(objects, key=lambda item: item.name), mask)
 
-    def _task(self, kind: Kind, job_type: str, objects: list[Item[OwnedObject]]) -> Task:
+    def _task(self, kind: Kind, job_type: str, objects: list[Item[OwnedObject]], mask: Callable[[str], str]) -> Task:
         manifests = [item.value.manifest or {} for item in objects]
         pods = [pod.value.manifest or {} for item in objects for pod in self.pods.by("owner", item.uid)]
         progress = self._observed(kind, job_type, manifests, pods)
@@ -299,7 +300,7 @@ class Cluster:
             labels=meta.get("labels") or {},
             annotations=meta.get("annotations") or {},
             job_type=job_type,
-            progress=progress,
+            progress=replace(progress, message=mask(progress.message)),
             finished_at_s=self._finished_at_s(objects[0].uid, manifests, pods) if over else None,
         )
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.kinds import OwnedObject, PodFacts
 from kmm.runtime.lease import NotLeader
+from kmm.runtime.masking import Masks
 from kmm.runtime.metrics import Metrics
 from kmm.runtime.queue import Queue
 from kmm.runtime.references import References
@@ -49,13 +51,20 @@ class Controller:
     """Follows the stores, and lets workers bring each key where it is to be."""
 
     def __init__(
-        self, cluster: Cluster, hands: Hands, references: References, metrics: Metrics, pace: Pace | None = None
+        self,
+        cluster: Cluster,
+        hands: Hands,
+        references: References,
+        masks: Masks,
+        metrics: Metrics,
+        pace: Pace | None = None,
     ) -> None:
         self._pace = pace or Pace()
         workers = self._pace.workers
         self.queue: Queue[Key] = Queue(group_of=self._provider, most=max(1, workers // 2))
         self._labels: Mapping[str, str] = {}
-        self._cluster, self._hands, self._references, self._metrics = cluster, hands, references, metrics
+        self._cluster, self._hands, self._references = cluster, hands, references
+        self._masks, self._metrics = masks, metrics
         self._written: dict[Key, float] = {}
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
@@ -224,7 +233,7 @@ class Controller:
         referred = self._references.read(subject)
         item = self._cluster.modules.get(namespace, name)
         seen = item.version if item else 0
-        view = self._cluster.view(subject, referred)
+        view = self._cluster.view(subject, referred, partial(self._masks.mask, namespace, referred.hidden))
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
         if view.taken:

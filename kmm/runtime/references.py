@@ -32,12 +32,14 @@ _EVERYWHERE = ""
 class Referred:
     """What a Module refers to, as far as it exists.
 
-    `dockerfiles`: with their key, by ConfigMap. `pull_secrets`: the names of those that registries are asked with, in
+    `dockerfiles`: with their key, by ConfigMap. `hidden`: the names of all Secrets, also of those that are gone:
+    tasks may quote them. `pull_secrets`: the names of those that registries are asked with, in
     the order to try them; `access` stands for their contents.
     """
 
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     access: str = ""
 
@@ -96,6 +98,7 @@ class References:
         return Referred(
             dockerfiles={name: each for name, each in found[CONFIG_MAP].items() if each},
             secrets={name: each for name, each in secrets.items() if each},
+            hidden=tuple(secrets),
             pull_secrets=tuple(pull),
             access=names.digest([[name, each.digest if (each := secrets[name]) else ""] for name in pull]),
         )

@@ -34,6 +34,7 @@ class Maker:
     name = "maker"
     owns = (JOB,)
     requires = ()
+    says = "it came to nothing"
 
     def render(self, request):
         pod = {
@@ -50,7 +51,7 @@ class Maker:
         if over(objects[0]):
             return Progress(state=State.SUCCEEDED)
         if over(objects[0], "Failed"):
-            return Progress(state=State.FAILED, message="it came to nothing")
+            return Progress(state=State.FAILED, message=self.says)
         return Progress(state=State.RUNNING)
 
 
@@ -81,9 +82,13 @@ def registry():
 
 
 @pytest.fixture
-def made(world, registry):
+def maker():
+    return Maker()
+
+
+@pytest.fixture
+def made(world, registry, maker):
     """Make a world with one kernel, a Dockerfile, signing Secrets, makers, and an operator."""
-    maker = Maker()
     plugin = Plugin(
         name="acted", distribution="acted", version="1", builders=(maker,), signers=(maker,), registries=(registry,)
     )
@@ -406,3 +411,12 @@ def _watched(world):
         for each in world.entries()
         if each.user == world.user and each.verb == "watch" and each.resource in ("configmaps", "secrets")
     }
+
+
+def test_what_a_task_says_of_a_secret_is_masked(made, maker):
+    world = made()
+    maker.says = "it was run with c2VjcmV0, that is secret"
+    post(world, build={**build("fail")["build"], "secrets": [{"name": "key"}]})
+    eventually(lambda: world.module()["status"]["kernels"][0]["reason"] == "BuildFailed")
+    assert world.module()["status"]["kernels"][0]["message"] == "it was run with ***, that is ***"
+    assert "secret" not in str(world.events())
