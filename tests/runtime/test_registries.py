@@ -20,6 +20,8 @@ from kmm.runtime.probes import Patience
 IMPATIENT = dataclasses.replace(QUICK, patience=Patience(retry_s=0.05, retry_most_s=0.3, deadline_s=5))
 PASSWORD = "the-registrys-own-secret"
 
+pytestmark = pytest.mark.embedded_only("its registry is asked by names that only this process knows")
+
 
 @pytest.fixture
 def registry(tmp_path):
