@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -23,7 +24,7 @@ from kmm.api.metadata import (
     is_namespace,
     name_findings,
 )
-from kmm.api.module import TEMPLATE_LONGEST, Build, ModuleSpec, Sign
+from kmm.api.module import TEMPLATE_LONGEST, Build, ModuleSpec, Sign, wrong_patterns
 from kmm.api.schema import at, camel, items, load, shown, spell
 from kmm.catalog import Catalog
 from kmm.contract import Finding, Manifest, Severity, nearest
@@ -33,6 +34,9 @@ from kmm.oci import reference
 
 # Of one object: a hostile file must not cost more to explain than to read.
 _FINDINGS_MOST = 100
+
+
+_OF_A_MAPPING = re.compile(r"\.kernelMappings\[\d+\]\.regexp$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +50,11 @@ class Judgement:
     def errors(self) -> tuple[Finding, ...]:
         """What refuses it."""
         return tuple(finding for finding in self.findings if finding.severity is Severity.ERROR)
+
+    @property
+    def usable(self) -> bool:
+        """Whether the operator can work with it: a regexp that cannot be read is an error of its mapping alone."""
+        return self.value is not None and all(_OF_A_MAPPING.search(each.path) for each in self.errors)
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
@@ -212,8 +221,8 @@ def _judge_spec(
     except PluginError as error:
         message = f"{error}; so nothing that it brings could be checked here"
         missing = Finding(path=f"{path}.driver", message=message, severity=Severity.WARNING)
-        return value, [missing, *_label_lengths(written, spec), *_advice(spec, path)]
-    findings = [*_label_lengths(written, whole), *_advice(whole, path)]
+        return value, [missing, *_wrong_patterns(spec, path), *_label_lengths(written, spec), *_advice(spec, path)]
+    findings = [*_wrong_patterns(whole, path), *_label_lengths(written, whole), *_advice(whole, path)]
     if value is not None and at(spec, "driver") is not None:
         merged, found = load(ModuleSpec, whole)
         for finding in found:
@@ -231,6 +240,11 @@ def _judge_spec(
         }
         findings += [*_needs(value, path, catalog), *_plugin_findings(module, catalog)]
     return value, findings
+
+
+def _wrong_patterns(spec: Manifest, path: str) -> Iterator[Finding]:
+    for index, message in wrong_patterns(at(spec, "moduleLoader", "container")):
+        yield Finding(path=f"{path}.moduleLoader.container.kernelMappings[{index}].regexp", message=message)
 
 
 def _resolved(spec: object, catalog: Catalog) -> object:

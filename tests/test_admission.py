@@ -369,6 +369,18 @@ def test_what_has_an_error_is_not_warned_about_too():
     assert len(lines(changed(*CONTAINER, "build", to={"dockerfileConfigMap": "cm"}))) == 1
 
 
+def test_a_pattern_that_cannot_be_read_refuses_but_what_is_stored_is_still_worked_with():
+    mappings = [{"regexp": "(", "containerImage": "a"}, {"regexp": "^6", "containerImage": "a"}]
+    judgement = judge(changed(*CONTAINER, "kernelMappings", to=mappings), catalog())
+    (error,) = judgement.errors
+    assert error.path == "spec.moduleLoader.container.kernelMappings[0].regexp"
+    assert error.message == '"(" is not a regular expression of RE2: missing ): ('
+    assert judgement.usable
+    assert len(judgement.value.spec.module_loader.container.kernel_mappings) == 2
+    worse = changed(*CONTAINER, "modprobe", to={})
+    assert not judge(worse, catalog()).usable
+
+
 def test_a_generated_name_counts_with_what_is_appended_to_it():
     manifest = {**VALID, "metadata": {"generateName": "m" * 51, "namespace": "n"}}
     assert "must have at most 57 characters, not 58" in lines(manifest)[0]

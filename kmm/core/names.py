@@ -89,6 +89,12 @@ def kernel_label_values(kernels: Iterable[str]) -> Mapping[str, str]:
     return _kernel_label_values(frozenset(kernels))
 
 
+def is_label_of(label: str, kernel: str) -> bool:
+    """Whether a label's value is, in whatever cluster, that of a kernel."""
+    plain = _plain_label(kernel)
+    return label in (plain, _with_hash(kernel, plain))
+
+
 @lru_cache(maxsize=16)
 def _kernel_label_values(kernels: frozenset[str]) -> Mapping[str, str]:
     plain = {kernel: _plain_label(kernel) for kernel in kernels}

@@ -56,6 +56,9 @@ _TOLD = _WHY_NOT_LOADED | frozenset(
 )
 
 
+_NAMED = 5  # kernels that an event names
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _KernelPlan:
     state: KernelState
@@ -299,9 +302,14 @@ def _previous(view: View, kernel: str) -> Mapping[str, Any]:
 
 
 def _is_for(owned: DaemonSet, kernel: str, label: str) -> bool:
-    """Whether a loader is for that kernel: by the verbatim one that we noted, else (the Go operator's) by label."""
-    noted = owned.annotations.get(names.VERBATIM_KERNEL)
-    return noted == kernel if noted else owned.labels.get(names.KERNEL) == label
+    """Whether a loader is for that kernel: by its own noted kernel, else (the Go operator's) by label.
+
+    What is noted can be edited: it counts where it fits the label in the selector, which cannot.
+    """
+    noted, selected = owned.annotations.get(names.VERBATIM_KERNEL), owned.selector.get(names.KERNEL, "")
+    if noted and names.is_label_of(selected, noted):
+        return noted == kernel
+    return selected == label
 
 
 def _plan_device_plugin(subject: Subject, view: View, catalog: Catalog) -> tuple[list[Action], _Wrong]:
@@ -344,17 +352,26 @@ def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
 def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]) -> list[Announce]:
     """Return what has begun since the last status: what is in the way, by kernel, and that all is loaded."""
     before = {each.get("kernelVersion"): each.get("reason") for each in view.status.get("kernels") or ()}
+    begun: dict[Reason, list[KernelState]] = {}
+    for state in states[:KERNELS_MOST]:  # of the others it is not known what was told
+        if state.reason in _TOLD and before.get(state.kernel) != state.reason:
+            begun.setdefault(state.reason, []).append(state)
     told = [
-        Announce(
-            reason=state.reason, message=f"kernel {state.kernel}: {state.message}", warning=True, with_status=True
-        )
-        for state in states[:KERNELS_MOST]  # of the others it is not known what was told
-        if state.reason in _TOLD and before.get(state.kernel) != state.reason
+        Announce(reason=reason, message=_of_kernels(those), warning=True, with_status=True)
+        for reason, those in begun.items()
     ]
     was, now = (_ready(each) for each in (view.status, made))
     if now.get("reason") == Reason.READY and was.get("reason") != Reason.READY:
         told.append(Announce(reason=Reason.LOADED, message=now["message"], with_status=True))
     return told
+
+
+def _of_kernels(states: Sequence[KernelState]) -> str:
+    """Return what is told of kernels that the same has befallen: one event, however many they are."""
+    kernels = [state.kernel for state in states]
+    named = ", ".join(kernels[:_NAMED])
+    more = f" and {len(kernels) - _NAMED} more" if len(kernels) > _NAMED else ""
+    return f"kernel{'s' * (len(kernels) > 1)} {named}{more}: {states[0].message}"
 
 
 def _ready(status_: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -66,7 +66,8 @@ class DaemonSet(Owned):
     @property
     def kernel(self) -> str:
         """The kernel it is for: verbatim where we made it, else the label's value, which its selector keeps."""
-        return self.annotations.get(names.VERBATIM_KERNEL) or self.selector.get(names.KERNEL, "")
+        noted, label = self.annotations.get(names.VERBATIM_KERNEL), self.selector.get(names.KERNEL, "")
+        return noted if noted and names.is_label_of(label, noted) else label
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -114,7 +114,7 @@ class Cluster:
                 uid=item.uid,
                 generation=generation,
                 deleting=deleting,
-                spec=judgement.value.spec if judgement.value and not judgement.errors else None,
+                spec=judgement.value.spec if judgement.usable else None,
                 errors=judgement.errors,
             )
             with self.lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import email.utils
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -154,13 +154,17 @@ class Transport:
             )
         except Exception as error:  # a token that cannot be read, a credential plugin that fails
             raise Unreachable(f"{method} {path}: no credentials: {_told(error)}") from error
+        content: bytes | Iterator[bytes] | None = data
         if guarded:
-            self.guard()  # last: getting a token may have taken its time
+            self.guard()
+            if data is not None:
+                # And once more at the very last: getting a connection may take its time.
+                content, headers = self._guarded(data), {**headers, "Content-Length": str(len(data))}
         try:
             response = self._client.rest_client.pool_manager.request(
                 method,
                 url,
-                body=data,
+                body=content,
                 headers={**sent, **headers},
                 timeout=urllib3.Timeout(
                     total=None if silence else timeout_s, connect=min(_CONNECT_S, timeout_s), read=timeout_s
@@ -172,6 +176,11 @@ class Transport:
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"{method} {path}: {_told(error)}") from error
         return cast("urllib3.HTTPResponse", response)
+
+    def _guarded(self, data: bytes) -> Iterator[bytes]:
+        """Yield a body, unless by now it must not be sent: without it, the API server does nothing."""
+        self.guard()
+        yield data
 
 
 def connect(kubeconfig: Path | None, *, connections: int = 32) -> Transport:

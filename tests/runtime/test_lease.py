@@ -12,7 +12,7 @@ from kmm.embedded.cluster import Cluster
 from kmm.embedded.fault import Fault, Kind
 from kmm.runtime import lease
 from kmm.runtime.lease import Elector, NotLeader, Terms
-from kmm.runtime.transport import connect
+from kmm.runtime.transport import NotFound, connect
 
 QUICK = Terms(duration_s=2, renew_s=1, retry_s=0.1)
 PATH = "/apis/coordination.k8s.io/v1/namespaces/default/leases/kmm"
@@ -144,3 +144,23 @@ def test_the_terms_leave_no_room_for_two():
     from kmm.runtime.transport import WRITE_TIMEOUT_S  # noqa: PLC0415
 
     assert WRITE_TIMEOUT_S + terms.renew_s < terms.duration_s
+
+
+def test_a_lease_that_ends_while_a_write_is_on_its_way_lets_it_not_arrive(cluster):
+    """What froze between the look at the lease and the sending of the body, and thaws."""
+    transport = connect(cluster.kubeconfig(cluster.token("operator")))
+    looks = []
+
+    def guard():
+        looks.append(None)
+        if len(looks) > 1:
+            raise NotLeader("it is over")
+
+    transport.guard = guard
+    body = {"metadata": {"name": "late"}}
+    with pytest.raises(NotLeader):
+        transport.ask("POST", "/api/v1/namespaces", body)
+    transport.guard = lambda: None
+    with pytest.raises(NotFound):
+        transport.ask("GET", "/api/v1/namespaces/late")
+    assert transport.ask("POST", "/api/v1/namespaces", body).status == 201

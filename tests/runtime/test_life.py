@@ -254,6 +254,35 @@ def test_what_somebody_edits_is_brought_back(there):
     world.quiet()
 
 
+def test_an_edited_note_of_its_kernel_reloads_no_driver(there):
+    world = there()
+    before = world.loaders()["6.0.0"]["metadata"]
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{before['name']}"
+    for value in ("6.1.0", "9.9.9", None):
+        assert world.api.patch(path, {"metadata": {"annotations": {f"{P}kernel": value}}}).code == 200
+        eventually(lambda: world.api.get(path).body["metadata"]["annotations"].get(f"{P}kernel") == "6.0.0")
+    after = world.api.get(path).body["metadata"]
+    assert (after["uid"], after["generation"]) == (before["uid"], before["generation"])
+
+
+def test_a_pattern_that_cannot_be_read_stops_its_own_mapping_alone(world):
+    found = world(nodes=2, kernels=2)
+    found.operator()
+    module = a_module()
+    mappings = [
+        {"regexp": "(", "containerImage": "registry.example.com/x:1"},
+        {"literal": "6.0.0", "containerImage": "registry.example.com/m:1"},
+    ]
+    module["spec"]["moduleLoader"]["container"]["kernelMappings"] = mappings
+    assert found.api.post(modules(NAMESPACE), module).code == 201
+    eventually(lambda: set(found.loaders()) == {"6.0.0"})
+
+    def reasons():
+        return {each["kernelVersion"]: each["reason"] for each in found.module()["status"]["kernels"]}
+
+    eventually(lambda: reasons() == {"6.0.0": "Loaded", "6.1.0": "MappingUnreadable"})
+
+
 def test_what_somebody_deletes_is_made_again(there):
     world = there()
     for each in world.sets():
