@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from kmm.oci.reference import parse
 from kmm.oci.session import Session
 
 IMAGES = 150
+WAITING, MINUTES = 50, 2
 MIB = 1 << 20
 LAYERS = ((8, 47), (2, 12), (1, 1))  # how many layers of how many MiB, the lowest first: 401 MiB
 MODULE = "/opt/lib/modules/6.1.0/driver.ko"
@@ -119,6 +121,49 @@ def measure() -> None:
             taken = time.perf_counter() - began
             print(f"  {IMAGES} {what} of one repository: {len(requests(server)) - before} requests, {taken:.2f} s")
             shared.close()
+    dead()
+
+
+def dead() -> None:
+    """Let many Modules wait for a registry that refuses connections, for a minute."""
+    from kmm_oci import Oci  # noqa: PLC0415 -- the measured process does without
+
+    from kmm.catalog import Plugin, build_catalog  # noqa: PLC0415
+    from kmm.contract import ModuleRef  # noqa: PLC0415
+    from kmm.core.view import Question, Subject, Unknown  # noqa: PLC0415
+    from kmm.runtime.metrics import Metrics  # noqa: PLC0415
+    from kmm.runtime.probes import Probes  # noqa: PLC0415
+
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # and never listens
+        host = f"127.0.0.1:{held.getsockname()[1]}"
+        catalog = build_catalog([Plugin(name="oci", distribution="t", version="1", registries=(Oci(session()),))])
+        told: set[str] = set()
+        asked: list[float] = []
+
+        def hear(question, answer, subject, _):
+            told.add(subject.uid)
+            if isinstance(answer, Unknown):
+                probes.ask(question, subject)  # as the next plan does
+
+        def access(_question, _subject):
+            asked.append(time.monotonic())
+            return Access()
+
+        probes = Probes(catalog, access, hear, Metrics())
+        probes.start()
+        began = time.monotonic()
+        for number in range(WAITING):
+            ref = ModuleRef(namespace="n", name=f"m{number}")
+            probes.ask(Question(image=f"{host}/team/driver:{number}"), Subject(ref=ref, uid=ref.name))
+        time.sleep(MINUTES * 60)
+        probes.stop()
+    if len(told) != WAITING:
+        raise RuntimeError("a Module was not told that the registry is away")
+    by_minute = [sum(minute <= (each - began) / 60 < minute + 1 for each in asked) for minute in range(MINUTES)]
+    print(
+        f"  {WAITING} Modules waiting for a dead registry: {', '.join(map(str, by_minute))} questions in each minute"
+    )
 
 
 def main() -> None:
