@@ -51,8 +51,8 @@ format: $(READY) ## format the code
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
 
-demo: $(READY) ## see what it does: judge the examples and a broken Module, list plugins and kinds
-	@$(BIN)/python tools/demo.py
+demo: $(READY) ## see the whole life of Modules, in a cluster of its own; under 30 s
+	@$(BIN)/kmm demo
 
 e2e: wheels ## use the wheels as a stranger would, and run against a real control plane (built with Go, 8 minutes once)
 	@$(BIN)/pytest -m e2e --durations 5

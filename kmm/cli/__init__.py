@@ -106,6 +106,20 @@ def _run(
     raise typer.Exit(run(kubeconfig, config, log_level))
 
 
+@app.command("demo")
+def _demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, to look around, until Ctrl-C.")] = False,
+    svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the screen as a picture.")] = None,
+) -> None:
+    """Show the whole life of Modules, in a cluster and a registry of its own.
+
+    Nothing is touched outside of them. Exit code 1: something that should have happened has not.
+    """
+    from kmm.cli.demo import demo
+
+    raise typer.Exit(demo(keep=keep, svg=svg))
+
+
 @app.command("plugins")
 def _plugins(config: ConfigOption = None) -> None:
     """List plugins and what they offer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import Any
 
 from kmm.contract import Kind, ModuleRef
@@ -95,6 +96,9 @@ class Hands:
 
     def _create(self, action: Create, subject: Subject) -> None:
         store, trim = self._store(action.kind)
+        # What was there may have gone with its Module, of which another watch tells a moment later.
+        if store.had(subject.ref.namespace, action.name) and not self._is_there(subject):
+            raise Conflict(HTTPStatus.NOT_FOUND, "NotFound", "its Module is gone")
         try:
             answer = self._transport.ask("POST", path_of(action.kind, subject.ref.namespace), action.manifest)
         except AlreadyExists:
@@ -114,6 +118,17 @@ class Hands:
             self._cluster.take(subject.uid, action.name)
             raise
         self._remember(store, answer, trim)
+
+    def _is_there(self, subject: Subject) -> bool:
+        """Ask whether a Module still exists, and is to stay."""
+        ref, modules = subject.ref, self._cluster.modules
+        try:
+            body = self._transport.ask("GET", path_of(MODULE, ref.namespace, ref.name)).read()
+        except NotFound:
+            modules.drop(ref.namespace, ref.name, subject.uid)
+            return False
+        modules.put(item_of(body, trim_module))
+        return bool(body["metadata"]["uid"] == subject.uid and "deletionTimestamp" not in body["metadata"])
 
     def _replace(self, action: Replace, module: ModuleRef) -> None:
         store, trim = self._store(action.kind)

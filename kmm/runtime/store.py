@@ -51,6 +51,7 @@ class Store(Generic[V]):
         self._indexes = indexes
         self._found: dict[str, dict[str, dict[str, Item[V]]]] = {name: {} for name in indexes}
         self._gone: dict[str, float] = {}
+        self._had: dict[tuple[str, str], None] = {}
         self.heard: list[Heard] = []
         self.synced = threading.Event()
 
@@ -61,6 +62,11 @@ class Store(Generic[V]):
         """Return an object, or None."""
         with self._lock:
             return self._items.get((namespace, name))
+
+    def had(self, namespace: str, name: str) -> bool:
+        """Whether an object of that name has been there, and has gone."""
+        with self._lock:
+            return (namespace, name) in self._had
 
     def by_uid(self, uid: str) -> Item[V] | None:
         """Return an object, or None."""
@@ -104,6 +110,9 @@ class Store(Generic[V]):
                 del self._gone[next(iter(self._gone))]
             before = self._items.get((namespace, name))
             if before is not None and before.uid == uid:
+                self._had[namespace, name] = None
+                while len(self._had) > _TOMBSTONES:
+                    del self._had[next(iter(self._had))]
                 self._set(before, None)
                 self._tell(before, None)
 

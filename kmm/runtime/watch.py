@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 import urllib3
+from urllib3.util.wait import wait_for_read
 
 from kmm.runtime.store import Item, Store
 from kmm.runtime.transport import JSON, ApiError, Expired, NotFound, Transport, Unreachable, refusal
@@ -195,8 +197,8 @@ class Watch(Generic[V]):
                     if line:
                         version = self._hear(line) or version
                 yield version
-                if lines:
-                    # What comes within a moment is read together.
+                if lines and not _is_readable(response):
+                    # What comes within a moment is read together: to be woken for each would cost more than to read.
                     self._stopping.wait(_COALESCE_S)
         except urllib3.exceptions.ReadTimeoutError:
             yield version  # silence is no fault: resume
@@ -221,6 +223,26 @@ class Watch(Generic[V]):
         item = item_of(msgspec.json.decode(event.object), self.source.trim)
         self.store.put(item)
         return str(item.version)
+
+
+def _is_readable(response: urllib3.HTTPResponse) -> bool:
+    """Whether something can be read without waiting: in the buffer, or from the socket.
+
+    `read1` gives one chunk, which is one event; whether there is another one only the layers below know.
+    """
+    buffered = getattr(response._fp, "fp", None)  # noqa: SLF001
+    socket = getattr(getattr(buffered, "raw", None), "_sock", None)
+    if buffered is None or socket is None:
+        return False  # each event is waited for then
+    socket.settimeout(0)
+    try:
+        known = buffered.peek(1)
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return False
+    finally:
+        socket.settimeout(SILENCE_S)
+    # The end of the last chunk may still be in there.
+    return len(known) > len(b"\r\n") or getattr(socket, "pending", int)() > 0 or wait_for_read(socket, timeout=0)
 
 
 def item_of(body: Mapping[str, Any], trim: Callable[[Mapping[str, Any]], V]) -> Item[V]:

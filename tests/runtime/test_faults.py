@@ -194,6 +194,20 @@ def test_while_the_api_server_is_away_nothing_is_undone(world):
     assert settled(found)
 
 
+def test_nothing_is_made_again_for_a_module_whose_end_is_told_late(world):
+    found = world(nodes=2, kernels=2)
+    found.cluster.faults.add(Fault(kind=Kind.LAG, verbs=("watch",), resource="modules", delay_s=2, times=None))
+    found.operator(ALONE)
+    found.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    eventually(found.ready)
+    before = found.mark()
+    found.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: not found.sets())
+    eventually(lambda: not found.apps[0].cluster.modules.items(), "its end is told")
+    found.quiet()
+    assert ("create", "daemonsets") not in found.asked(before)
+
+
 def test_two_operators_do_no_harm_where_one_leads(world):
     found = world(nodes=2, kernels=2)
     found.operator(user="first")

@@ -1,0 +1,104 @@
+"""Who plays in the demo: nodes, images, Modules, and a vendor's plugin package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from kmm.embedded.registry import Registry
+
+NAMESPACE = "kmm-demo"
+KERNELS = ("5.14.0-427.el9.x86_64", "6.1.0-18-amd64", "6.1.0-21-amd64")
+NEW_KERNEL = "6.1.0-25-amd64"
+NODES = {f"node-{number}": KERNELS[number % len(KERNELS)] for number in range(6)}
+WORKERS = {"node-role.kubernetes.io/worker": ""}
+FIRMWARE = "/firmware/nic.bin"
+MODULES = ("gpu", "nic", "acme", "tired")
+VENDOR = "acme-kmm"
+
+_VENDORS_PLUGIN = '''\
+"""What Acme ships: its driver's Module, so that a user's own is three lines."""
+
+from kmm.contract import Driver
+
+
+def kmm_drivers(settings):
+    mapping = {"regexp": ".", "containerImage": settings.options["mirror"] + "/acme/card:${KERNEL_FULL_VERSION}"}
+    container = {"modprobe": {"moduleName": "acme_card"}, "kernelMappings": [mapping]}
+    return [Driver(name="acme-card", description="Acme cards", spec={"moduleLoader": {"container": container}})]
+'''
+
+
+def push_images(registry: Registry) -> int:
+    """Push an image of each driver for each kernel, with its module inside; return how many."""
+    names = {"team/gpu": "gpu", "team/nic": "nic", "acme/card": "acme_card", "team/tired": "tired"}
+    for repository, module in names.items():
+        for kernel in (*KERNELS, NEW_KERNEL):
+            files = {f"/opt/lib/modules/{kernel}/{module}.ko": f"{module} for {kernel}".encode()}
+            if module == "nic":
+                files[FIRMWARE] = b"firmware of the card"
+            registry.push_image(f"{repository}:{kernel}", files)
+    registry.push_image("team/nic-device-plugin:1", {"/plugin": b"plugin"})
+    registry.push_image("team/tired-device-plugin:1", {"/plugin": b"plugin"})
+    return len(names) * (len(KERNELS) + 1) + 2
+
+
+def install_vendor(folder: Path) -> Path:
+    """Install a vendor's plugin package, as pip would, into a folder of its own; return that for PYTHONPATH."""
+    (folder / "acme_kmm.py").write_text(_VENDORS_PLUGIN)
+    info = folder / "acme_kmm-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {VENDOR}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kmm.v1]\nacme = acme_kmm\n")
+    return folder
+
+
+def configuration(registry: Registry) -> dict[str, Any]:
+    """Return the operator's configuration file."""
+    options = {"oci": {"allowAddresses": ["127.0.0.0/8"]}, "acme": {"mirror": registry.host}}
+    return {
+        "caFile": str(registry.ca_file),
+        "metricsAddress": "127.0.0.1:0",
+        "healthAddress": "127.0.0.1:0",
+        "plugins": {"allow": [VENDOR], "options": options},
+    }
+
+
+def modules(registry: Registry) -> list[dict[str, Any]]:
+    """Return the Modules: pre-built; built where missing, with firmware and more; a vendor's; a wrong one."""
+    built = {
+        "build": {"dockerfileConfigMap": {"name": "nic"}},
+        **_container(registry, "team/nic", moduleName="nic", firmwarePath="/firmware"),
+    }
+    return [
+        _module("gpu", moduleLoader={"container": _container(registry, "team/gpu", moduleName="gpu")}),
+        _module(
+            "nic",
+            imageRepoSecret={"name": "registry"},
+            moduleLoader={"container": built},
+            devicePlugin={"container": {"image": f"{registry.host}/team/nic-device-plugin:1"}},
+        ),
+        _module("acme", driver="acme-card"),
+        _module(
+            "tired",
+            moduleLoader={"container": _container(registry, "team/tired", moduleName="tired")},
+            devicePlugin={
+                "renderer": "deamonset",
+                "container": {"image": f"{registry.host}/team/tired-device-plugin:1"},
+            },
+        ),
+    ]
+
+
+def _container(registry: Registry, repository: str, **modprobe: str) -> dict[str, Any]:
+    image = f"{registry.host}/{repository}:${{KERNEL_FULL_VERSION}}"
+    return {"modprobe": modprobe, "kernelMappings": [{"regexp": ".", "containerImage": image}]}
+
+
+def _module(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "kmm.sigs.x-k8s.io/v1beta1",
+        "kind": "Module",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"selector": WORKERS, **spec},
+    }

@@ -1,0 +1,102 @@
+"""What the nodes of the demo do: pull real images, load the module that is inside for their kernel, unload it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shlex
+import threading
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from kmm.contract import Access, Forbidden, ImageInfo, Unavailable
+from kmm.embedded.kubelet import PullError
+from kmm.embedded.program import Exit, Run, idle
+from kmm.oci.inspection import inspect
+from kmm.oci.session import Session
+
+_MODPROBE = re.compile(r"\bmodprobe\b[^&;\n}]*")
+_COPY = re.compile(r"\bcp -r (\S+)/\* (\S+)")
+_REMOVE = re.compile(r"^remove (\S+) (\S+)$", re.MULTILINE)
+_DEADLINE_S = 10.0
+
+
+class Nodes:
+    """The kernels of the nodes. `loaded`: modules by node; `told` hears of each that comes or goes."""
+
+    def __init__(self, session: Session, ca_pem: str, firmware: str, told: Callable[[str, str], None]) -> None:
+        self._session, self._access = session, Access(ca_pem=ca_pem)
+        self._firmware, self._told = firmware, told
+        self._lock = threading.Lock()
+        self.loaded: dict[str, dict[str, str]] = {}
+        self.firmware: dict[str, set[str]] = {}
+
+    async def pull(self, image: str, _: Mapping[str, Any]) -> None:
+        """Find an image in its registry, as a container runtime would."""
+        failed = f'failed to pull and unpack image "{image}"'
+        try:
+            found = await self._inspect(image)
+        except (Unavailable, Forbidden) as error:
+            raise PullError(f"{failed}: {error}") from None
+        if found is None:
+            raise PullError(f"{failed}: not found")
+
+    async def run(self, run: Run) -> Exit:
+        """Carry out a loader's hooks; everything else just runs."""
+        if not run.hook:
+            return await idle(run)
+        text = run.argv[-1] if run.argv[0] != "modprobe" else shlex.join(run.argv)
+        for called in _MODPROBE.findall(text):
+            words = shlex.split(called)[1:]
+            name = words[-1]
+            if any(word.startswith("-r") for word in words):
+                self._unload(run, name)
+            elif failed := await self._load(run, words[words.index("-d") + 1], name):
+                return Exit(code=1, output=failed)
+        for folder, _target in _COPY.findall(text):
+            await self._copy(run, folder)
+        for folder, _target in _REMOVE.findall(text):
+            self._remove(run, folder)
+        return Exit()
+
+    def restarted(self, node: str) -> None:
+        """Forget what was loaded: the node has booted anew."""
+        with self._lock:
+            self.loaded.pop(node, None)
+
+    async def _load(self, run: Run, folder: str, name: str) -> str:
+        path = f"{folder}/lib/modules/{run.kernel}/{name}.ko"
+        try:
+            found = await self._inspect(str(run.container["image"]), path)
+        except (Unavailable, Forbidden) as error:
+            return f"modprobe: ERROR: {error}"
+        if found is None or path not in found.files:
+            return f"modprobe: FATAL: Module {name} not found in directory {folder}/lib/modules/{run.kernel}"
+        with self._lock:
+            self.loaded.setdefault(run.node, {})[name] = run.kernel
+        self._told(run.node, f"modprobe {name}: loaded into {run.kernel}")
+        return ""
+
+    def _unload(self, run: Run, name: str) -> None:
+        with self._lock:
+            was = self.loaded.get(run.node, {}).pop(name, None)
+        if was:
+            self._told(run.node, f"modprobe -r {name}: unloaded")
+
+    async def _copy(self, run: Run, folder: str) -> None:
+        name = Path(self._firmware).name
+        found = await self._inspect(str(run.container["image"]), f"{folder}/{name}")
+        if found and found.files:
+            with self._lock:
+                self.firmware.setdefault(run.node, set()).add(name)
+
+    def _remove(self, run: Run, folder: str) -> None:
+        if folder == str(Path(self._firmware).parent):
+            with self._lock:
+                self.firmware.pop(run.node, None)
+
+    async def _inspect(self, image: str, *files: str) -> ImageInfo | None:
+        asked = partial(inspect, image, self._access, self._session, _DEADLINE_S, files)
+        return await asyncio.to_thread(asked)

@@ -1,0 +1,288 @@
+"""The demo itself: what is done, what has to come of it, and how long that may take."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kmm.api.crd import custom_resource_definition
+from kmm.api.kinds import KINDS
+from kmm.core import names
+from kmm.demo import cast
+from kmm.demo.node import Nodes
+from kmm.demo.operator import OperatorProcess
+from kmm.demo.screen import Screen
+from kmm.embedded.cluster import Cluster
+from kmm.embedded.kubelet import Pace
+from kmm.embedded.registry import Registry
+from kmm.errors import KmmError
+from kmm.oci.address import Addresses, parse_networks
+from kmm.oci.session import Session
+from kmm.runtime.kinds import MODULE, path_of
+from kmm.runtime.transport import MERGE_PATCH, Transport, connect
+
+_PATIENCE_S = 60.0  # a machine may be slow; what is shown is how long it took
+_LOOK_S = 0.05
+_ACTIONS = ("Create", "Replace", "Delete")
+_DAEMON_SETS = f"/apis/apps/v1/namespaces/{cast.NAMESPACE}/daemonsets"
+
+
+class StoryError(KmmError):
+    """Something that should have happened has not: the demo has failed, and says what."""
+
+
+class Story:
+    """A cluster, a registry and an operator, and what an administrator does with them."""
+
+    def __init__(self, screen: Screen, stack: ExitStack) -> None:
+        self.screen = screen
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmm-demo-")))
+        session = Session(Addresses(allowed=parse_networks(["127.0.0.0/8"])), environ={})
+        stack.callback(session.close)
+        self.registry = stack.enter_context(Registry(auth="bearer", users={"robot": "s3cret"}, public=("*",)))
+        self.nodes = Nodes(session, self.registry.ca_pem, cast.FIRMWARE, self._of_node)
+        self.cluster = stack.enter_context(
+            Cluster(program=self.nodes.run, pull=self.nodes.pull, pace=Pace(relist_s=0.05, back_off_s=0.5))
+        )
+        self.kubeconfig = self.cluster.kubeconfig()
+        self.api: Transport = connect(self.kubeconfig)
+        self.counts: Counter[str] = Counter()
+        self._furnish()
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump(cast.configuration(self.registry)))
+        plugins = folder / "plugins"
+        plugins.mkdir()
+        self.operator = OperatorProcess(
+            self.cluster.kubeconfig(self.cluster.token("operator")),
+            config,
+            cast.NAMESPACE,
+            cast.install_vendor(plugins),
+            self._of_operator,
+        )
+        stack.callback(self.operator.stop)
+
+    # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def play(self) -> None:
+        """Play all of it. Raises StoryError where something does not happen."""
+        self._apply()
+        self._upgrade_while_the_registry_is_away()
+        self._mend_the_mistake()
+        self._delete()
+
+    def _furnish(self) -> None:
+        images = cast.push_images(self.registry)
+        create, resource = self.cluster.objects.create, self.cluster.objects.resource
+        for kind in KINDS:
+            self.cluster.call(create, resource("CustomResourceDefinition"), "", custom_resource_definition(kind))
+        self._post("/api/v1/namespaces", {"metadata": {"name": cast.NAMESPACE}})
+        core = f"/api/v1/namespaces/{cast.NAMESPACE}"
+        for account in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
+            self._post(f"{core}/serviceaccounts", {"metadata": {"name": account}})
+        self._post(f"{core}/configmaps", {"metadata": {"name": "nic"}, "data": {"dockerfile": "FROM scratch"}})
+        login = base64.b64encode(self.registry.docker_config("robot").encode()).decode()
+        secret = {"metadata": {"name": "registry"}, "type": "kubernetes.io/dockerconfigjson"}
+        self._post(f"{core}/secrets", {**secret, "data": {".dockerconfigjson": login}})
+        for node, kernel in cast.NODES.items():
+            self.cluster.add_node(node, kernel, labels=cast.WORKERS)
+        self.screen.chapter("A cluster, and a registry, in this process")
+        self.screen.line("cluster", f"API server at {self.cluster.url}, {len(cast.NODES)} nodes on 3 kernels")
+        self.screen.line("registry", f"{self.registry.url}, with Bearer tokens and an own CA: {images} images")
+
+    def _apply(self) -> None:
+        self.screen.chapter("An administrator applies four Modules")
+        path = path_of(MODULE, cast.NAMESPACE)
+        for module, what in zip(cast.modules(self.registry), _TOLD, strict=True):
+            self._post(path, module)
+            self.screen.line("apply", f"Module {module['metadata']['name']}: {what}")
+        self._wait("every driver is loaded on its six nodes", lambda: self._loaded("gpu", "nic", "acme_card"))
+        self._wait("the card's firmware is on the nodes", lambda: len(self.nodes.firmware) == len(cast.NODES))
+        self._wait(
+            "its device plugin runs where the driver is loaded", lambda: self._available("nic") == len(cast.NODES)
+        )
+        self._wait("these Modules are Ready", lambda: all(map(self._ready, ("gpu", "nic", "acme"))))
+        self._wait(
+            "the one with a mistake says so", lambda: "did you mean" in self._said("tired", "PluginsAvailable")
+        )
+        self.screen.line("tired", self._said("tired", "PluginsAvailable"), "yellow")
+
+    def _upgrade_while_the_registry_is_away(self) -> None:
+        node = "node-1"
+        self.screen.chapter(f"The registry breaks down, and {node} comes back with another kernel")
+        uids = {each["metadata"]["uid"] for each in self._daemon_sets()}
+        with self.registry.down():
+            self.nodes.restarted(node)
+            self.cluster.change_kernel(node, cast.NEW_KERNEL)
+            self.screen.line(node, f"now runs {cast.NEW_KERNEL}")
+            reason = lambda: self._kernel("nic", cast.NEW_KERNEL).get("reason") == "RegistryUnavailable"  # noqa: E731
+            self._wait("an image that cannot be asked for is unknown, and starts nothing", reason)
+            self.screen.line("nic", self._kernel("nic", cast.NEW_KERNEL)["message"], "yellow")
+            others = [each for each in cast.NODES if each != node]
+            if not all("nic" in self.nodes.loaded.get(each, {}) for each in others):
+                raise StoryError("a node has lost its driver while the registry was away")
+            self.screen.good("what runs on the other nodes keeps running")
+        self.screen.line("registry", "is back")
+        self._wait(
+            f"the drivers are loaded on {node} too",
+            lambda: set(self.nodes.loaded.get(node, {}).values()) == {cast.NEW_KERNEL} and self._loaded("nic", "gpu"),
+        )
+        self._wait("all is Ready again", lambda: all(map(self._ready, ("gpu", "nic", "acme"))))
+        # Each kernel's two nodes had one loader; node-4 still runs the old kernel of node-1.
+        if not uids <= {each["metadata"]["uid"] for each in self._daemon_sets()}:
+            raise StoryError("a loader that was to stay was made anew")
+        self.screen.good("no loader of another kernel was touched")
+
+    def _mend_the_mistake(self) -> None:
+        self.screen.chapter("The mistake is mended")
+        path = path_of(MODULE, cast.NAMESPACE, "tired")
+        self.api.ask("PATCH", path, {"spec": {"devicePlugin": {"renderer": "daemonset"}}}, MERGE_PATCH)
+        self._wait("the Module is Ready", lambda: self._ready("tired"))
+
+    def _delete(self) -> None:
+        self.screen.chapter("A Module is deleted")
+        self.api.ask("DELETE", path_of(MODULE, cast.NAMESPACE, "nic"))
+        gone = lambda: not any("nic" in modules for modules in self.nodes.loaded.values())  # noqa: E731
+        self._wait("its driver is unloaded on every node", gone)
+        self._wait("and the firmware that it brought is taken away", lambda: not self.nodes.firmware)
+        self._wait("its objects are gone", lambda: not [each for each in self._daemon_sets() if _of(each) == "nic"])
+        ready = names.ready_label(cast.NAMESPACE, "nic")
+        self._wait("and so are its labels on the nodes", lambda: not any(ready in each for each in self._labels()))
+
+    # ── What has to be so ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _wait(self, what: str, look: Callable[[], bool]) -> None:
+        until = time.monotonic() + _PATIENCE_S
+        while not look():
+            if not self.operator.running:
+                said = "\n".join(self.operator.said)
+                raise StoryError(f"the operator has ended while this was awaited: {what}\n{said}")
+            if time.monotonic() > until:
+                raise StoryError(f"this has not happened within {_PATIENCE_S:.0f} s: {what}")
+            time.sleep(_LOOK_S)
+        self.screen.good(what)
+
+    def _loaded(self, *modules: str) -> bool:
+        return all(set(modules) <= self.nodes.loaded.get(node, {}).keys() for node in cast.NODES)
+
+    def _module(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.api.ask("GET", path_of(MODULE, cast.NAMESPACE, name)).read()
+        return found.get("status") or {}
+
+    def _ready(self, name: str) -> bool:
+        status = self._module(name)
+        return any((each["type"], each["status"]) == ("Ready", "True") for each in status.get("conditions", ()))
+
+    def _said(self, name: str, condition: str) -> str:
+        conditions = self._module(name).get("conditions", ())
+        return next((str(each["message"]) for each in conditions if each["type"] == condition), "")
+
+    def _kernel(self, name: str, kernel: str) -> dict[str, Any]:
+        return next((each for each in self._module(name).get("kernels", ()) if each["kernelVersion"] == kernel), {})
+
+    def _available(self, name: str) -> int:
+        return int(self._module(name).get("devicePlugin", {}).get("availableNumber", 0))
+
+    def _daemon_sets(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.api.ask("GET", _DAEMON_SETS).read()["items"]
+        return found
+
+    def _labels(self) -> list[dict[str, str]]:
+        return [each["metadata"]["labels"] for each in self.api.ask("GET", "/api/v1/nodes").read()["items"]]
+
+    def _post(self, path: str, body: dict[str, Any]) -> None:
+        self.api.ask("POST", path, body)
+
+    # ── What is seen of it ────────────────────────────────────────────────────────────────────────────────────
+
+    def _of_operator(self, said: dict[str, Any]) -> None:
+        if said.get("msg") in _ACTIONS:
+            self.counts[said["msg"]] += 1
+            self.screen.line("operator", f"{said['msg']} {said.get('name', '')}  for Module {said.get('object', '')}")
+        elif said.get("level") in ("warning", "error") or "lease" in str(said.get("msg")):
+            self.screen.line("operator", str(said.get("msg")), "" if said.get("level") == "info" else "yellow")
+
+    def _of_node(self, node: str, what: str) -> None:
+        self.screen.line(node, what)
+
+    def summary(self) -> None:
+        """Show what it came to."""
+        rows = []
+        for name in ("gpu", "acme", "tired"):
+            loader = self._module(name)["moduleLoader"]
+            rows.append(
+                [name, f"{loader['availableNumber']} of {loader['desiredNumber']}", str(len(cast.KERNELS) + 1)]
+            )
+        rows.append(["nic", "deleted: unloaded everywhere", ""])
+        self.screen.table("What it came to", ("Module", "nodes loaded", "kernels"), rows)
+        asked = Counter(
+            each.verb for each in self.cluster.log if each.user == "operator" and each.resource != "leases"
+        )
+        registry = Counter(each.kind for each in self.registry.log if each.user == "robot")
+        writes = ", ".join(f"{count} {verb}" for verb, count in sorted(asked.items()))
+        did = ", ".join(f"{self.counts[each]} {each}" for each in _ACTIONS)
+        self.screen.table(
+            "What it took",
+            ("", ""),
+            [
+                ["the operator did", did],
+                ["its requests to the API server", writes],
+                ["questions to the registry", ", ".join(f"{n} {kind}" for kind, n in sorted(registry.items()))],
+                ["its memory at most", f"{self.operator.memory_mib():.0f} MiB"],
+                ["time", f"{self.screen.past_s:.1f} s"],
+            ],
+        )
+
+
+_TOLD = (
+    "its images are there",
+    "an image that would be built if it were missing, with firmware and a device plugin",
+    "three lines, for a vendor's driver that a plugin package brings",
+    "with a mistake in it",
+)
+
+
+def _of(daemon_set: dict[str, Any]) -> str:
+    return str(daemon_set["metadata"].get("labels", {}).get(names.MODULE_NAME, ""))
+
+
+def run(*, keep: bool, svg: Path | None) -> int:
+    """Play the demo; return 0 if all of it happened."""
+    screen = Screen(record=svg is not None)
+    with ExitStack() as stack:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clean up all the same
+        try:
+            story = Story(screen, stack)
+            story.play()
+            story.summary()
+            if keep:
+                _keep(screen, story.kubeconfig)
+            if code := story.operator.stop():
+                raise StoryError(f"the operator ended with {code} when it was told to stop")
+        except KeyboardInterrupt:
+            screen.line("demo", "stopped: everything is cleaned up", "yellow")
+            return 130
+        except KmmError as error:
+            screen.line("✗", str(error), "red")
+            return 1
+        if svg:
+            screen.save(svg, "kmm demo")
+    return 0
+
+
+def _keep(screen: Screen, kubeconfig: Path) -> None:
+    screen.chapter("It goes on until you press Ctrl-C. In another terminal:")
+    screen.line("", f"export KUBECONFIG={kubeconfig}")
+    screen.line("", "kmm status        # and kubectl get modules,daemonsets,nodes -A")
+    try:
+        signal.pause()
+    except KeyboardInterrupt:
+        screen.line("demo", "cleaned up")
