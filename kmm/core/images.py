@@ -6,7 +6,7 @@ call looks at both and says what one step would bring it on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -152,7 +152,7 @@ def image_step(
                 reason=Reason.IMAGES_READY,
                 digest=answer.digest,
                 certificate=current,
-                actions=tuple(_delete(task, "the image is there") for task in gone),
+                actions=tuple(end for task in gone for end in deletes(task, "the image is there")),
             )
         # The image is there, whatever becomes of this: it is loaded.
         try:
@@ -242,7 +242,8 @@ def _build_then_sign(
             return _attempt(subject, sign, tasks, view, now_s)
     elif not _is_missing(answer, temporary, view):
         return _unanswered(question, answer, temporary)
-    return _attempt(subject, build, tasks, view, now_s)
+    step = _attempt(subject, build, tasks, view, now_s)
+    return _unanswered(question, None, temporary) if step.starts and question in view.stale else step
 
 
 def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
@@ -256,7 +257,7 @@ def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
         phase=Phase.WAITING,
         reason=Reason.BUILDING if jobs[0].type == BUILD else Reason.SIGNING,
         message=f"what the {types} was made from has changed: it is started again",
-        actions=tuple(_delete(task, "its inputs have changed") for task in outdated if not task.deleting),
+        actions=tuple(end for task in outdated for end in deletes(task, "its inputs have changed")),
         inputs=jobs[0].inputs,
     )
 
@@ -393,9 +394,10 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
     if last.deleting:
         return ImageStep(phase=Phase.WAITING, reason=under_way, attempts=last.attempt - 1, inputs=job.inputs)
     cleaning = tuple(
-        _delete(task, "a later attempt has replaced it")
+        end
         for task in mine
-        if task.attempt < last.attempt and not task.deleting
+        if task.attempt < last.attempt
+        for end in deletes(task, "a later attempt has replaced it")
     )
     if not _is_over(last):
         return ImageStep(
@@ -526,7 +528,7 @@ def learn(answers: Mapping[Question, Answer], question: Question, answer: Answer
 
 def _is_missing(answer: Answer | None, image: str, view: View) -> bool:
     if isinstance(answer, Denied):
-        return reference.parse(image).host in view.operator.denied_means_missing
+        return answer.by_registry and reference.parse(image).host in view.operator.denied_means_missing
     return isinstance(answer, Missing)
 
 
@@ -575,5 +577,8 @@ def _last(tasks: Iterable[Task], job_type: str) -> Task | None:
     )
 
 
-def _delete(task: Task, reason: str) -> Delete:
-    return Delete(kind=task.kind, name=task.name, uid=task.uid, reason=reason)
+def deletes(task: Task, reason: str) -> Iterator[Delete]:
+    """Yield what ends a task: what was rendered beside it first, since the task itself is what tells of it."""
+    for each in (*task.beside, task):
+        if not each.deleting:
+            yield Delete(kind=each.kind, name=each.name, uid=each.uid, reason=reason)

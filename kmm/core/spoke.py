@@ -13,13 +13,13 @@ from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose, is_news
 from kmm.core.diff import NameTakenError, Wanted, bring
-from kmm.core.images import InputMissingError, Makers, Phase, certificate, image_step
+from kmm.core.images import InputMissingError, Makers, Phase, certificate, deletes, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason
 from kmm.core.rendered import RendererError
 from kmm.core.status import KERNELS_MOST, KernelState, readable, status
-from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, Task, View
+from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
 from kmm.errors import PluginError, SpecError
 
 R = TypeVar("R")
@@ -56,6 +56,7 @@ _TOLD = _WHY_NOT_LOADED | frozenset(
 )
 
 
+_UNWANTED = "nothing wants what it makes"
 _NAMED = 5  # kernels that an event names
 
 
@@ -222,7 +223,7 @@ def _plan_target(
     owned = [each for each in view.daemon_sets if each.role == names.LOADER and _is_for(each, target.kernel, label)]
     if target.build is None and target.sign is None:
         planned = _loading(subject, wanted, owned, target, nodes, view)
-        left = [_end(task) for task in view.tasks if task.kernel == target.kernel and not task.deleting]
+        left = [end for task in view.tasks if task.kernel == target.kernel for end in deletes(task, _UNWANTED)]
         return replace(planned, actions=(*planned.actions, *left))
     loader = max((each.uid for each in owned), default="")
     # What we rendered before, edited by somebody or not, had an image.
@@ -346,7 +347,7 @@ def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
         and not each.deleting
         and not any(_is_for(each, kernel, labels[kernel]) for kernel in wanted)
     ]
-    return found + [_end(task) for task in view.tasks if not task.deleting and task.kernel not in wanted]
+    return found + [end for task in view.tasks if task.kernel not in wanted for end in deletes(task, _UNWANTED)]
 
 
 def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]) -> list[Announce]:
@@ -376,10 +377,6 @@ def _of_kernels(states: Sequence[KernelState]) -> str:
 
 def _ready(status_: Mapping[str, Any]) -> Mapping[str, Any]:
     return next((each for each in status_.get("conditions") or () if each.get("type") == "Ready"), {})
-
-
-def _end(task: Task) -> Delete:
-    return Delete(kind=task.kind, name=task.name, uid=task.uid, reason="nothing wants what it makes")
 
 
 def _delete(owned: DaemonSet, reason: str) -> Delete:

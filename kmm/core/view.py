@@ -74,12 +74,14 @@ class DaemonSet(Owned):
 class Task(Owned):
     """A build or a signature under way or over: one for each attempt, the first object that was rendered for it.
 
-    `finished_at_s`: seconds since the epoch, once it is over; until that is known, it counts as under way.
+    `finished_at_s`: seconds since the epoch, once it is over; until that is known, it counts as under way. `beside`:
+    what else was rendered for it, which goes with it.
     """
 
     job_type: str
     progress: Progress
     finished_at_s: float | None = None
+    beside: tuple[Owned, ...] = ()
 
     @property
     def kernel(self) -> str:
@@ -158,9 +160,10 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Denied:
-    """The registry refuses to say, though credentials were tried."""
+    """The registry refuses to say, though credentials were tried. `by_registry`: else we could not even ask."""
 
     message: str
+    by_registry: bool = True
 
 
 Answer: TypeAlias = Present | Missing | Unknown | Denied

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from kmm.core.images import learn
-from kmm.core.view import Answer, Missing, Question
+from kmm.core.view import Answer, Denied, Missing, Question
 from kmm.runtime.lease import boot_time_s
 
 _MOST = 2_000  # of one Module: more than its kernels have images
@@ -34,11 +34,12 @@ class Answers:
             self._until[uid] = {each: until[each] for each in known}
 
     def of(self, uid: str) -> tuple[Mapping[Question, Answer], frozenset[Question]]:
-        """Return what a Module was told, and which "missing" of it is too old to build from."""
+        """Return what a Module was told, and which of it is too old to build from."""
         now_s = self._now_s()
         with self._lock:
             known, until = self._of.get(uid, {}), self._until.get(uid, {})
-        stale = (each for each, answer in known.items() if isinstance(answer, Missing) and until[each] < now_s)
+        negative = Missing | Denied
+        stale = (each for each, answer in known.items() if isinstance(answer, negative) and until[each] < now_s)
         return known, frozenset(stale)
 
     def forget(self, uid: str) -> None:

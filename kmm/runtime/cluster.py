@@ -18,7 +18,7 @@ from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
 from kmm.core.spoke import makers
-from kmm.core.view import Answer, Operator, Pod, Question, Subject, Task, View
+from kmm.core.view import Answer, Operator, Owned, Pod, Question, Subject, Task, View
 from kmm.errors import PluginError
 from kmm.loader import OWN_DISTRIBUTIONS
 from kmm.runtime.answers import Answers
@@ -75,7 +75,7 @@ class Cluster:
         self._answers = Answers()
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
-        self._under_way: dict[str, int] = {}
+        self._starting: dict[str, int] = {}
         self._over_since: dict[str, float] = {}  # by the clock that nobody sets
         for store in self.tasks.values():
             store.heard.append(self._task_gone)
@@ -145,7 +145,6 @@ class Cluster:
         """Drop what was kept for a Module that is gone."""
         self._subjects.pop(uid, None)
         self._taken.pop(uid, None)
-        self._under_way.pop(uid, None)
         self._answers.forget(uid)
 
     def targeting(self, *nodes: Node) -> Iterator[tuple[str, str]]:
@@ -176,8 +175,6 @@ class Cluster:
             ]
             kernels = self.kernels()
         tasks = tuple(self._tasks(subject, mask))  # asks plugins: not under the lock
-        self._under_way[subject.uid] = sum(task.finished_at_s is None for task in tasks)
-        slots = self._slots - sum(self._under_way.values())
         answers, stale = self._answers.of(subject.uid)
         return View(
             targets=by_kernel({k: each for k, each in targeted(subject.spec, nodes).items() if k})
@@ -193,12 +190,37 @@ class Cluster:
             dockerfiles=referred.dockerfiles,
             secrets=referred.secrets,
             taken=frozenset(self._taken.get(subject.uid, ())),
-            build_slots=max(0, slots),
+            build_slots=max(0, self._slots - self._under_way()),
             namespace_labels=namespace.value if namespace else {},
             status=module.value["status"] if module else {},
             operator=self.operator,
             synced=not self.unsynced(),
         )
+
+    def reserve(self, subject: Subject, tasks: int) -> bool:
+        """Take slots for tasks that are about to be started; False where others have taken them meanwhile."""
+        with self.lock:
+            if self._under_way() + tasks > self._slots:
+                return False
+            self._starting[subject.uid] = tasks
+            return True
+
+    def release(self, subject: Subject) -> None:
+        """Give back what was reserved: what was started is seen now."""
+        with self.lock:
+            self._starting.pop(subject.uid, None)
+
+    def _under_way(self) -> int:
+        """Return how many tasks run or are about to, of all Modules: those that nothing says the end of."""
+        with self.lock:
+            running: dict[tuple[str, ...], bool] = {}
+            for store in self.tasks.values():
+                for item in store.items():
+                    if key := _attempt_of(item):
+                        pods = [pod.value.manifest or {} for pod in self.pods.by("owner", item.uid)]
+                        ended = _finished_at_s([item.value.manifest or {}], pods) is not None
+                        running[item.value.owner, *key] = ended or running.get((item.value.owner, *key), False)
+            return sum(not ended for ended in running.values()) + sum(self._starting.values())
 
     def on_node(self, name: str) -> tuple[Node, list[Pod], dict[ModuleRef, str], frozenset[str]] | None:
         """Return a node, our pods on it, every Module's uid, and every kernel; None where the node is gone."""
@@ -269,39 +291,27 @@ class Cluster:
 
     def _tasks(self, subject: Subject, mask: Callable[[str], str]) -> Iterator[Task]:
         """Yield the attempts at builds and signatures of a Module, each with all its objects and pods observed."""
+        attempts: dict[tuple[str, str, str], list[tuple[Kind, Item[OwnedObject]]]] = {}
         for kind, store in self.tasks.items():
-            attempts: dict[tuple[str, str, str], list[Item[OwnedObject]]] = {}
             for item in store.by("owner", subject.uid):
-                meta = (item.value.manifest or {}).get("metadata", {})
-                labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
-                key = (
-                    labels.get(names.JOB_TYPE, ""),
-                    annotations.get(names.VERBATIM_KERNEL, ""),
-                    annotations.get(names.ATTEMPT, ""),
-                )
-                if key[0]:
-                    attempts.setdefault(key, []).append(item)
-            for (job_type, _, _), objects in attempts.items():
-                yield self._task(kind, job_type, sorted(objects, key=lambda item: item.name), mask)
+                if key := _attempt_of(item):
+                    attempts.setdefault(key, []).append((kind, item))
+        for (job_type, _, _), objects in attempts.items():
+            # The first that was rendered has the attempt's name, the others have a number behind it.
+            yield self._task(job_type, sorted(objects, key=lambda each: (len(each[1].name), each[1].name)), mask)
 
-    def _task(self, kind: Kind, job_type: str, objects: list[Item[OwnedObject]], mask: Callable[[str], str]) -> Task:
-        manifests = [item.value.manifest or {} for item in objects]
-        pods = [pod.value.manifest or {} for item in objects for pod in self.pods.by("owner", item.uid)]
+    def _task(self, job_type: str, objects: list[tuple[Kind, Item[OwnedObject]]], mask: Callable[[str], str]) -> Task:
+        (kind, first), *others = objects
+        manifests = [item.value.manifest or {} for _, item in objects]
+        pods = [pod.value.manifest or {} for _, item in objects for pod in self.pods.by("owner", item.uid)]
         progress = self._observed(kind, job_type, manifests, pods)
-        meta = manifests[0]["metadata"]
         over = progress.state in (State.SUCCEEDED, State.FAILED)
         return Task(
-            kind=kind,
-            name=objects[0].name,
-            uid=objects[0].uid,
-            generation=meta.get("generation", 1),
-            created=meta.get("creationTimestamp") or "",
-            deleting="deletionTimestamp" in meta,
-            labels=meta.get("labels") or {},
-            annotations=meta.get("annotations") or {},
+            **_identity(kind, first),
             job_type=job_type,
             progress=replace(progress, message=mask(progress.message)),
-            finished_at_s=self._finished_at_s(objects[0].uid, manifests, pods) if over else None,
+            finished_at_s=self._finished_at_s(first.uid, manifests, pods) if over else None,
+            beside=tuple(Owned(**_identity(*each)) for each in others),
         )
 
     def _finished_at_s(self, uid: str, manifests: list[Any], pods: list[Any]) -> float | None:
@@ -334,6 +344,29 @@ class Cluster:
             return able[0].observe(manifests, pods)
         except Exception as error:  # a plugin may raise anything, and must not stop the others
             return Progress(state=State.RUNNING, message=f"{able[0].name} cannot read it: {type(error).__name__}")
+
+
+def _identity(kind: Kind, item: Item[OwnedObject]) -> dict[str, Any]:
+    meta = (item.value.manifest or {}).get("metadata", {})
+    return {
+        "kind": kind,
+        "name": item.name,
+        "uid": item.uid,
+        "generation": meta.get("generation", 1),
+        "created": meta.get("creationTimestamp") or "",
+        "deleting": "deletionTimestamp" in meta,
+        "labels": meta.get("labels") or {},
+        "annotations": meta.get("annotations") or {},
+    }
+
+
+def _attempt_of(item: Item[OwnedObject]) -> tuple[str, str, str] | None:
+    """Return of which attempt an object is: at a build or signature, for a kernel, the number."""
+    meta = (item.value.manifest or {}).get("metadata", {})
+    labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
+    if not labels.get(names.JOB_TYPE):
+        return None
+    return labels[names.JOB_TYPE], annotations.get(names.VERBATIM_KERNEL, ""), annotations.get(names.ATTEMPT, "")
 
 
 def _state_of(module: Item[Mapping[str, Any]]) -> tuple[int, bool]:

@@ -6,16 +6,17 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from kmm.api.metadata import PREFIX
 from kmm.core import names
-from kmm.core.actions import Action, Announce, LabelNode, Plan, Probe, SetStatus
+from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, SetStatus
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
+from kmm.core.reasons import Reason
 from kmm.core.spoke import plan_module
 from kmm.core.view import Answer, Question, Subject
 from kmm.errors import KmmError
@@ -66,6 +67,7 @@ class Controller:
         self._cluster, self._hands, self._references = cluster, hands, references
         self._masks, self._metrics = masks, metrics
         self._written: dict[Key, float] = {}
+        self._queued: set[Key] = set()  # Modules that wait for a slot
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
         ]
@@ -76,6 +78,7 @@ class Controller:
         cluster.pods.heard.append(self._heard_of_pod)
         for store in cluster.tasks.values():
             store.heard.append(self._heard_of_owned)
+            store.heard.append(self._heard_of_task)
 
     def watched(self) -> dict[str, list[str]]:
         """Return the kinds that each controller watches."""
@@ -167,6 +170,10 @@ class Controller:
                 if pod.value.node:
                     self._add(FOR_NODES, "", pod.value.node)
 
+    def _heard_of_task(self, _before: Item[OwnedObject] | None, _after: Item[OwnedObject] | None) -> None:
+        for key in tuple(self._queued):  # it may have made room
+            self._add(*key)
+
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
         for each in (before, after):
             if each is None:
@@ -226,6 +233,7 @@ class Controller:
         subject = self._cluster.subject(namespace, name)
         if subject is None:
             self._written.pop(key, None)
+            self._queued.discard(key)
             return
         if not self._references.follow(subject):
             self.queue.add_after(key, _UNSYNCED_S, _MODULES)
@@ -236,6 +244,10 @@ class Controller:
         view = self._cluster.view(subject, referred, partial(self._masks.mask, namespace, referred.hidden))
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
+        if (starts := _starts(plan)) and not self._cluster.reserve(subject, starts):
+            plan = plan_module(subject, replace(view, build_slots=0), self._cluster.catalog, now_s)
+        waits = any(reason.startswith(Reason.BUILD_QUEUED) for reason in plan.reasons.values())
+        (self._queued.add if waits else self._queued.discard)(key)
         if view.taken:
             self._cluster.retry_names(subject.uid)
             self.queue.add_after(key, self._pace.taken_s, _MODULES)
@@ -243,7 +255,10 @@ class Controller:
         if writes and self._too_soon(key, self._pace.status_every_s, _MODULES):
             kept = tuple(each for each in plan.actions if not _of_status(each))
             plan = Plan(actions=kept, wake_at_s=plan.wake_at_s)
-        self._carry_out(key, plan, subject, seen)
+        try:
+            self._carry_out(key, plan, subject, seen)
+        finally:
+            self._cluster.release(subject)
         if plan.wake_at_s is not None:
             self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
 
@@ -292,6 +307,17 @@ def _is_refusal(error: KmmError) -> bool:
         and HTTPStatus.BAD_REQUEST <= error.code < HTTPStatus.INTERNAL_SERVER_ERROR
         and error.code != HTTPStatus.TOO_MANY_REQUESTS
     )
+
+
+def _starts(plan: Plan) -> int:
+    """Return how many builds and signatures a plan starts."""
+    started = set()
+    for each in plan.actions:
+        if isinstance(each, Create):
+            meta = each.manifest["metadata"]
+            if job_type := meta.get("labels", {}).get(names.JOB_TYPE):
+                started.add((job_type, meta["annotations"].get(names.VERBATIM_KERNEL)))
+    return len(started)
 
 
 def _of_status(action: Action) -> bool:

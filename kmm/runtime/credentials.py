@@ -10,9 +10,9 @@ from pathlib import Path
 from cachetools import TTLCache
 
 from kmm.config import Config
-from kmm.contract import Access, Credential, Forbidden
+from kmm.contract import Access, Credential
 from kmm.core.view import Question, Subject
-from kmm.errors import ConfigError
+from kmm.errors import ConfigError, KmmError
 from kmm.oci import credentials, reference
 from kmm.oci.credentials import Entry
 from kmm.runtime.kinds import SECRET, path_of
@@ -21,6 +21,11 @@ from kmm.runtime.transport import NotFound, Transport, Unreachable
 
 _KEPT_S = 60.0  # many questions of one Module come at once
 _MOST = 500
+_TRIED = 10  # credentials of one question: more would be guessing passwords
+
+
+class CredentialError(KmmError):
+    """A Module's own credentials cannot be used, so that nobody was asked."""
 
 
 class Credentials:
@@ -37,7 +42,7 @@ class Credentials:
         """Return what to ask with: `imageRepoSecret`, the service account's pull secrets, the cluster's, in order.
 
         Raises:
-            Forbidden: the Module's `imageRepoSecret` does not exist, or holds no credentials.
+            CredentialError: the Module's `imageRepoSecret` does not exist, or holds no credentials.
             ApiError, Unreachable: the API server does not say.
             ConfigError: a file of the configuration cannot be read.
         """
@@ -51,7 +56,7 @@ class Credentials:
                 entries = self._read(subject.ref.namespace, name, question.access)
             except credentials.CredentialsError as error:
                 if subject.spec and subject.spec.image_repo_secret and subject.spec.image_repo_secret.name == name:
-                    raise Forbidden(f'the imageRepoSecret "{name}" {error}') from None
+                    raise CredentialError(f'the imageRepoSecret "{name}" {error}') from None
                 continue  # a service account's is passed over, as the kubelet does
             found |= dict.fromkeys(credentials.matching(entries, image))
         checked = not (question.tls.insecure or question.tls.skip_verify)
@@ -61,7 +66,7 @@ class Credentials:
                 found |= dict.fromkeys(credentials.matching(credentials.read_config(text), image))
             except credentials.CredentialsError as error:
                 raise ConfigError(f"pullSecretFile: {self._config.pull_secret_file} {error}") from None
-        return Access(credentials=tuple(found), tls=question.tls, ca_pem=self._trusted(image.host))
+        return Access(credentials=tuple(found)[:_TRIED], tls=question.tls, ca_pem=self._trusted(image.host))
 
     def _read(self, namespace: str, name: str, access: str) -> tuple[Entry, ...]:
         key = (namespace, name, access)  # which changes with their contents

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import quote
 
 from cachetools import LRUCache
 
@@ -41,14 +43,19 @@ class Masks:
             known = self._masked.get(key)
         if known is not None:
             return known
-        found = text
+        values: set[str] = set()
+        found = ""
         for name in secrets:
             try:
                 body = self._transport.ask("GET", path_of(SECRET, namespace, name)).read()
             except NotFound:
                 found = f'what it said is not shown: the Secret "{name}", which it may quote, is gone'
                 break
-            for value in sorted(_values(str(body.get("type")), body.get("data") or {}), key=len, reverse=True):
+            values |= _values(str(body.get("type")), body.get("data") or {})
+        if not found:
+            found = text
+            # The longest first, of all Secrets together: one may hold a part of another.
+            for value in sorted(values, key=len, reverse=True):
                 found = found.replace(value, MASK)
         with self._lock:
             self._masked[key] = found
@@ -68,7 +75,13 @@ def _values(kind: str, data: Mapping[str, str]) -> set[str]:
         text = decoded[key].decode(errors="replace")
         found |= {text, *text.splitlines()}
     found.update(_of_registries(kind, decoded))
-    return {each for value in found if len(each := value.strip()) >= _SHORTEST}
+    plain = {each for value in found if len(each := value.strip()) >= _SHORTEST}
+    return plain | {form for each in plain for form in _quoted(each)}
+
+
+def _quoted(value: str) -> tuple[str, ...]:
+    """Return a value as URLs, JSON and dumps have it."""
+    return quote(value, safe=""), quote(value), json.dumps(value)[1:-1], value.encode().hex()
 
 
 def _of_registries(kind: str, data: Mapping[str, bytes]) -> Iterator[str]:

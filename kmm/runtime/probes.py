@@ -12,22 +12,24 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cachetools import TTLCache
 
 from kmm.catalog import Catalog
-from kmm.contract import Access, Forbidden, Unavailable
+from kmm.contract import CERTIFICATE_ANNOTATION, INPUTS_ANNOTATION, Access, Forbidden, Tls, Unavailable
 from kmm.core.status import timestamp
 from kmm.core.view import Answer, Denied, Missing, Present, Question, Subject, Unknown
 from kmm.errors import KmmError
 from kmm.oci import reference
+from kmm.runtime.credentials import CredentialError
 from kmm.runtime.metrics import Metrics
+from kmm.runtime.transport import Unreachable
 
 _LOG = logging.getLogger(__name__)
 _KEPT = 10_000  # answers that are kept for other Modules
-_THREADS = 32
+_MOST_AT_ONCE = 128  # of all registries: several that hang must not keep the others from being asked
+_ARCHITECTURES, _TEXT = 50, 300  # what is kept of a registry's words
 _IDLE_S = 3600.0
 
 
@@ -69,14 +71,16 @@ class _Registry:
     """What is waited for at one host, the next to ask first.
 
     `failures`: in a row; `since_s`: of the first of them. `retry`: when it may be asked anything; `said`: to whoever
-    asks before.
+    asks before. `left_alone`: until when it has asked for that itself.
     """
 
     host: str
+    tls: Tls
     wanted: dict[Question, _Wanted] = field(default_factory=dict)
     failures: int = 0
     since_s: float = 0.0
     retry: float = 0.0
+    left_alone: float = 0.0
     said: Unknown | None = None
 
 
@@ -97,9 +101,9 @@ class Probes:
     ) -> None:
         self._catalog, self._access, self._answered, self._metrics = catalog, access, answered, metrics
         self._patience = patience or Patience()
-        self._pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="probe")
         self._changed = threading.Condition()
-        self._registries: dict[str, _Registry] = {}
+        self._registries: dict[tuple[str, Tls], _Registry] = {}
+        self._flying = 0
         self._present: TTLCache[Question, Present] = TTLCache(_KEPT, self._patience.present_s, timer=time.monotonic)
         # When it was said.
         self._missing: TTLCache[Question, float] = TTLCache(_KEPT, self._patience.missing_s, timer=time.monotonic)
@@ -115,11 +119,10 @@ class Probes:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def ask(self, question: Question, subject: Subject) -> None:
         """Say that a Module wants to know; its answer comes when there is one."""
-        host = _host(question.image)
+        key = (_host(question.image), question.tls)
         said: Answer | None = None
         with self._changed:
             left_s = self._patience.missing_s
@@ -127,7 +130,7 @@ class Probes:
             if known is None and (said_s := self._missing.get(question)) is not None:
                 known, left_s = Missing(), left_s - (time.monotonic() - said_s)
             if known is None:
-                registry = self._registries.setdefault(host, _Registry(host))
+                registry = self._registries.setdefault(key, _Registry(key[0], question.tls))
                 wanted = registry.wanted.setdefault(question, _Wanted(question))
                 is_new = subject.uid not in wanted.subjects
                 wanted.subjects[subject.uid] = subject
@@ -139,6 +142,16 @@ class Probes:
         elif said is not None:
             self._answered(question, said, subject, 0.0)
 
+    def forget(self, uid: str) -> None:
+        """Ask nothing more for a Module that is gone."""
+        with self._changed:
+            for registry in self._registries.values():
+                for wanted in list(registry.wanted.values()):
+                    wanted.subjects.pop(uid, None)
+                    if not wanted.subjects and not wanted.flying:
+                        del registry.wanted[wanted.question]
+            self._changed.notify()
+
     def _run(self) -> None:
         with self._changed:
             while not self._stopping:
@@ -147,18 +160,23 @@ class Probes:
                 for registry in list(self._registries.values()):
                     for wanted in self._due(registry, now):
                         wanted.flying = True
-                        self._pool.submit(self._ask, registry, wanted)
+                        self._flying += 1
+                        # A daemon: one that hangs must not keep the process from ending.
+                        threading.Thread(
+                            target=self._ask, args=(registry, wanted), name=f"probe-{registry.host}", daemon=True
+                        ).start()
                     if self._room(registry):
                         resting = (each for each in registry.wanted.values() if not each.flying)
                         waits_s += [max(each.due, registry.retry) - now for each in resting]
                     if not registry.wanted:
-                        del self._registries[registry.host]
+                        del self._registries[registry.host, registry.tls]
                 self._changed.wait(max(0.01, min(waits_s)))
 
     def _room(self, registry: _Registry) -> int:
         """Return how many more may be in flight: one that has just failed is not asked many things at once."""
         flying = sum(each.flying for each in registry.wanted.values())
-        return max(0, (1 if registry.failures else self._patience.at_once) - flying)
+        room = (1 if registry.failures else self._patience.at_once) - flying
+        return max(0, min(room, _MOST_AT_ONCE - self._flying))
 
     def _due(self, registry: _Registry, now: float) -> list[_Wanted]:
         """Return what is to be asked now, and drop what is not wanted any more."""
@@ -167,11 +185,17 @@ class Probes:
         for wanted in due:
             if wanted.wanted <= wanted.told:
                 del registry.wanted[wanted.question]  # whoever was told has not asked again
-        return [each for each in due if each.question in registry.wanted][: self._room(registry)]
+        # Those first that have failed least: many that always fail must not keep a new one from being tried.
+        left = sorted((each for each in due if each.question in registry.wanted), key=lambda each: each.failures)
+        return left[: self._room(registry)]
 
     def _ask(self, registry: _Registry, wanted: _Wanted) -> None:
         began = time.monotonic()
-        answer = self._inspect(wanted.question, next(iter(wanted.subjects.values())))
+        try:
+            answer = self._inspect(wanted.question, list(wanted.subjects.values()))
+        except Exception as error:  # whatever it is, the question must not be in flight for ever
+            _LOG.error("a question to %s raised %s at %s", registry.host, type(error).__name__, _place(error))
+            answer = _Later(Unknown(message=f"it cannot be asked: {type(error).__name__}"), of_registry=False)
         patience = self._patience
         outcome = "retry" if isinstance(answer, _Later) else type(answer).__name__
         self._metrics.probed(registry.host, outcome.lower(), time.monotonic() - began)
@@ -179,13 +203,17 @@ class Probes:
         with self._changed:
             now = time.monotonic()
             wanted.flying = False
+            self._flying -= 1
             # The next one first: a question that always fails must not keep the others from being tried.
             registry.wanted.pop(wanted.question, None)
             if isinstance(answer, Present):
                 self._present[wanted.question] = answer
+                image = (wanted.question.image, wanted.question.tls)
+                for asked in [asked for asked in self._missing if (asked.image, asked.tls) == image]:
+                    self._missing.pop(asked, None)  # it is there now, whoever was told otherwise
             elif isinstance(answer, Missing):
                 self._missing[wanted.question] = now
-            else:
+            elif wanted.subjects:
                 registry.wanted[wanted.question] = wanted
             if isinstance(answer, _Later):
                 wanted.failures += 1
@@ -193,11 +221,8 @@ class Probes:
                 wanted.due = now + max(delay_s, answer.retry_after_s)
                 tell += self._failed(registry, wanted, answer, now) if answer.of_registry else [(wanted, answer.said)]
             else:
-                if registry.said:
-                    _LOG.info("registry %s answers again", registry.host)
-                    for each in registry.wanted.values():
-                        each.due = each.due if isinstance(each.said, Denied) else 0.0
-                registry.failures, registry.retry, registry.said = 0, 0.0, None
+                if not isinstance(answer, Denied) or answer.by_registry:
+                    self._heard_from(registry, now)
                 wanted.failures, wanted.due = 0, now + patience.denied_s
                 tell.append((wanted, answer))
             for each, said in tell:
@@ -208,6 +233,16 @@ class Probes:
             for subject in subjects:
                 self._answered(question, said, subject, patience.missing_s)
 
+    def _heard_from(self, registry: _Registry, now: float) -> None:
+        """Note that a registry answers."""
+        if registry.left_alone > now:
+            return  # that one was under way before it asked to be left alone
+        if registry.said:
+            _LOG.info("registry %s answers again", registry.host)
+            for each in registry.wanted.values():
+                each.due = each.due if isinstance(each.said, Denied) else 0.0
+        registry.failures, registry.retry, registry.said = 0, 0.0, None
+
     def _failed(
         self, registry: _Registry, wanted: _Wanted, answer: _Later, now: float
     ) -> list[tuple[_Wanted, Answer]]:
@@ -216,7 +251,9 @@ class Probes:
         if not registry.failures:
             registry.since_s = time.time()
         registry.failures += 1
-        said = Unknown(message=f"{answer.said.message}, since {timestamp(registry.since_s)}")
+        # The first words stand while it lasts: to tell all that wait of each other one would be noise.
+        first = registry.said or (wanted.said if isinstance(wanted.said, Unknown) else None)
+        said = first or Unknown(message=f"{answer.said.message}, since {timestamp(registry.since_s)}")
         more = registry.failures - patience.failures
         if more < 0 and not answer.retry_after_s:
             return [(wanted, said)]
@@ -224,20 +261,29 @@ class Probes:
             _LOG.warning("registry %s is taken to be unavailable: %s", registry.host, answer.said.message)
         delay_s = min(patience.retry_s * 2 ** min(max(0, more + 1), 16), patience.retry_most_s)
         registry.retry, registry.said = now + max(delay_s, answer.retry_after_s), said
+        registry.left_alone = max(registry.left_alone, now + answer.retry_after_s)
         others = [each for each in registry.wanted.values() if each is not wanted and not each.flying]
         return [(wanted, said), *((each, said) for each in others if each.said != said)]
 
-    def _inspect(self, question: Question, subject: Subject) -> Answer | _Later:
+    def _inspect(self, question: Question, subjects: list[Subject]) -> Answer | _Later:
         try:
             registry = self._catalog.registry(reference.parse(question.image).host)
-            access = self._access(question, subject)
-        except Forbidden as error:
-            return Denied(message=str(error))
+            access = self._access_of_any(question, subjects)
+        except CredentialError as error:
+            return Denied(message=str(error), by_registry=False)
         except (KmmError, reference.ReferenceError) as error:
             return _Later(Unknown(message=str(error)), of_registry=False)
+        deadline_s, annotations = self._patience.deadline_s, question.annotations
         try:
-            deadline_s, annotations = self._patience.deadline_s, question.annotations
             found = registry.inspect(question.image, access, deadline_s, annotations=annotations)
+            if found is None:
+                return Missing()
+            kept = (CERTIFICATE_ANNOTATION, INPUTS_ANNOTATION)
+            return Present(
+                digest=found.digest[:_TEXT],
+                architectures=tuple(each[:_TEXT] for each in found.architectures[:_ARCHITECTURES]),
+                annotations={key: found.annotations[key][:_TEXT] for key in kept if key in found.annotations},
+            )
         except Forbidden as error:
             return Denied(message=str(error))
         except Unavailable as error:
@@ -246,9 +292,16 @@ class Probes:
             # Without its text, which may hold anything.
             _LOG.error("registry plugin %s raised %s at %s", registry.name, type(error).__name__, _place(error))
             return _Later(Unknown(message=f"the registry plugin raised {type(error).__name__}"), of_registry=False)
-        if found is None:
-            return Missing()
-        return Present(digest=found.digest, architectures=tuple(found.architectures), annotations=found.annotations)
+
+    def _access_of_any(self, question: Question, subjects: list[Subject]) -> Access:
+        """Return what to ask with, by the first Module that can still say: another may be gone meanwhile."""
+        failed: KmmError = Unreachable("no Module wants to know any more")
+        for subject in reversed(subjects):
+            try:
+                return self._access(question, subject)
+            except KmmError as error:
+                failed = error
+        raise failed
 
 
 def _host(image: str) -> str:

@@ -100,7 +100,11 @@ class References:
             secrets={name: each for name, each in secrets.items() if each},
             hidden=tuple(secrets),
             pull_secrets=tuple(pull),
-            access=names.digest([[name, each.digest if (each := secrets[name]) else ""] for name in pull]),
+            access=names.digest(
+                subject.ref.namespace, _image_repo_secret(subject), [[name, _seen(secrets[name])] for name in pull]
+            )
+            if pull
+            else "",
         )
 
     def unsynced(self) -> list[str]:
@@ -189,16 +193,19 @@ def referred(subject: Subject, operator: Operator) -> Iterator[tuple[Kind, str]]
     yield from ((kind, name) for kind, name in found if name)
 
 
+def _seen(secret: SecretFacts | None) -> str:
+    return secret.digest if secret else ""
+
+
 def _image_repo_secret(subject: Subject) -> tuple[str, ...]:
     secret = subject.spec.image_repo_secret if subject.spec else None
     return (secret.name,) if secret and secret.name else ()
 
 
-def facts(data: Mapping[str, str]) -> SecretFacts:
-    """Return what may be known of a Secret."""
-    return SecretFacts(
-        keys=tuple(sorted(data)), digest=names.digest(data), certificate=_fingerprint(data.get("cert"))
-    )
+def facts(data: Mapping[str, str], kind: str = "") -> SecretFacts:
+    """Return what may be known of a Secret of a type."""
+    digest = names.digest(data, kind) if kind not in ("", "Opaque") else names.digest(data)
+    return SecretFacts(keys=tuple(sorted(data)), digest=digest, certificate=_fingerprint(data.get("cert")))
 
 
 def _fingerprint(encoded: str | None) -> str:
@@ -220,7 +227,7 @@ def _dockerfile(data: Mapping[str, str]) -> tuple[str, str] | None:
 
 _READ: dict[Kind, Callable[[Mapping[str, Any]], Any]] = {
     CONFIG_MAP: lambda body: _dockerfile(body.get("data") or {}),
-    SECRET: lambda body: facts(body.get("data") or {}),
+    SECRET: lambda body: facts(body.get("data") or {}, str(body.get("type") or "")),
     SERVICE_ACCOUNT: lambda body: tuple(
         each["name"] for each in body.get("imagePullSecrets") or () if each.get("name")
     ),

@@ -11,10 +11,12 @@ import pytest
 from apiserver.client import eventually
 
 from kmm.catalog import Plugin, build_catalog
-from kmm.contract import Access, Forbidden, ImageInfo, ModuleRef, Unavailable
+from kmm.contract import CERTIFICATE_ANNOTATION, Access, Forbidden, ImageInfo, ModuleRef, Unavailable
 from kmm.core.view import Denied, Missing, Present, Question, Subject, Unknown
+from kmm.runtime.credentials import CredentialError
 from kmm.runtime.metrics import Metrics
 from kmm.runtime.probes import Patience, Probes
+from kmm.runtime.transport import Unreachable
 
 PATIENT = Patience(
     retry_s=0.02, retry_most_s=0.1, denied_s=0.05, missing_s=60, present_s=60, deadline_s=5, at_once=4, failures=3
@@ -239,10 +241,10 @@ def test_credentials_that_cannot_be_had_are_not_the_registrys_fault(operator):
     there = operator()
 
     def refuse(question, subject):
-        raise Forbidden('the imageRepoSecret "s" does not exist')
+        raise CredentialError('the imageRepoSecret "s" does not exist')
 
     there.access = refuse
-    assert there.answer(there.ask("a")) == Denied(message='the imageRepoSecret "s" does not exist')
+    assert there.answer(there.ask("a")) == Denied(message='the imageRepoSecret "s" does not exist', by_registry=False)
     assert not there.registry.asked
 
 
@@ -258,3 +260,97 @@ def test_metrics_tell_of_registries_and_never_of_images(operator):
     text = there.metrics.text().decode()
     assert 'kmm_registry_seconds_count{outcome="missing",registry="registry.example.com"} 1.0' in text
     assert "secret-project" not in text
+
+
+# ── Several Modules ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_that_it_is_there_takes_back_that_it_was_missing(operator):
+    there = operator()
+    assert there.answer(there.ask("a")) == Missing()
+    there.registry.answer = lambda image: ImageInfo(digest="sha256:1")
+    assert there.answer(there.ask("a", evidence="task")) == Present(digest="sha256:1")
+    assert there.answer(there.ask("a", "another"), "another") == Present(digest="sha256:1")
+
+
+def test_a_module_that_is_gone_keeps_no_other_from_its_answer(operator):
+    there = operator()
+    there.registry.answer = unavailable()
+    question = there.ask("a", "gone")
+    there.ask("a", "stays")
+    eventually(lambda: isinstance(there.heard.get(("stays", question)), Unknown))
+
+    def access(question, subject):
+        if subject.uid == "gone":
+            raise Unreachable("its Secrets are not followed any more")
+        return Access()
+
+    there.access = access
+    there.registry.answer = lambda image: None
+    eventually(lambda: there.heard["stays", question] == Missing())
+
+
+def test_rubbish_is_no_answer_and_is_not_waited_for(operator):
+    there = operator()
+    there.registry.answer = lambda image: {"digest": "x"}
+    assert isinstance(there.answer(there.ask("a")), Unknown)
+    there.registry.answer = lambda image: None
+    eventually(lambda: Missing() in there.heard.values())
+
+
+def test_what_cannot_even_be_asked_is_not_in_flight_for_ever(operator):
+    there = operator()
+
+    def access(question, subject):
+        raise ValueError("a port that is none")
+
+    there.access = access
+    question = there.ask("a")
+    assert isinstance(there.answer(question), Unknown)
+    there.access = lambda question, subject: Access()
+    eventually(lambda: there.heard["u", question] == Missing())
+
+
+def test_a_registry_that_asks_to_be_left_alone_is_so_though_an_earlier_answer_comes_late(operator):
+    there = operator()
+    go = threading.Event()
+
+    def answer(image):
+        if image.endswith("limited"):
+            raise Unavailable("too many requests", 60)
+        go.wait(20)
+
+    there.registry.answer = answer
+    slow = there.ask("slow", "s")
+    eventually(lambda: there.registry.asked["registry.example.com/slow"] == 1)
+    limited = there.ask("limited", "l")
+    eventually(lambda: ("l", limited) in there.heard)
+    go.set()
+    assert there.answer(slow, "s") == Missing()
+    there.ask("another", "x")
+    eventually(lambda: any(uid == "x" for uid, _ in there.heard))
+    assert there.registry.asked["registry.example.com/another"] == 0
+
+
+def test_many_images_that_cannot_be_read_hold_up_no_other_for_long(operator):
+    there = operator()
+
+    def answer(image):
+        if "bad" in image:
+            raise Unavailable("registry.example.com: the manifest is of an old schema")
+
+    there.registry.answer = answer
+    for number in range(40):
+        there.ask(f"bad{number}", "x")
+    eventually(lambda: sum(there.registry.asked.values()) >= 80)
+    before = sum(there.registry.asked.values())
+    good = there.ask("good", "g")
+    eventually(lambda: there.heard.get(("g", good)) == Missing())
+    assert sum(there.registry.asked.values()) - before < 5
+
+
+def test_only_what_is_used_of_a_registrys_words_is_kept(operator):
+    there = operator()
+    said = {CERTIFICATE_ANNOTATION: "f" * 64, "x": "a" * 4_000_000}
+    there.registry.answer = lambda image: ImageInfo(digest="sha256:1", annotations=said)
+    assert there.answer(there.ask("a", annotations=True)).annotations == {CERTIFICATE_ANNOTATION: "f" * 64}

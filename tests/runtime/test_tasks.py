@@ -420,3 +420,86 @@ def test_what_a_task_says_of_a_secret_is_masked(made, maker):
     eventually(lambda: world.module()["status"]["kernels"][0]["reason"] == "BuildFailed")
     assert world.module()["status"]["kernels"][0]["message"] == "it was run with ***, that is ***"
     assert "secret" not in str(world.events())
+
+
+# ── Several Modules, several objects ──────────────────────────────────────────────────────────────────────────
+
+
+def spec_of(image, outcome):
+    found = spec(**build(outcome))
+    mapping = found["moduleLoader"]["container"]["kernelMappings"][0]
+    mapping["containerImage"] = f"registry.example.com/{image}:${{KERNEL_FULL_VERSION}}"
+    return found
+
+
+def post_as(world, name, outcome):
+    answer = world.api.post(modules(NAMESPACE), a_module(name, **spec_of(name, outcome)))
+    assert answer.code == 201, answer.body
+
+
+@pytest.mark.embedded_only("it looks into the operator")
+def test_who_waits_for_a_slot_gets_it_when_another_one_is_done(made):
+    world = made()
+    world.apps[0].cluster._slots = 1
+    post_as(world, "a", "run")
+    eventually(lambda: len(world.jobs()) == 1)
+    post_as(world, "b", "")
+    eventually(lambda: world.kernel("6.0.0", "b").get("reason") == "BuildQueued")
+    world.quiet()
+    assert world.api.patch(f"{modules(NAMESPACE)}/a", {"spec": spec_of("a", "")}).code == 200
+    eventually(lambda: world.ready("a"))
+    eventually(lambda: world.ready("b"), "b is built after a")
+
+
+@pytest.mark.embedded_only("thirty Modules at once")
+def test_no_more_is_started_than_there_are_slots_however_many_wake_at_once(made):
+    world = made()
+    world.api.delete(f"{core(NAMESPACE, 'configmaps')}/d")
+    names = [f"m{number}" for number in range(30)]
+    for name in names:
+        post_as(world, name, "run")
+    eventually(lambda: all(world.kernel("6.0.0", name).get("reason") == "InputMissing" for name in names))
+    dockerfile(world, "FROM scratch")
+    eventually(lambda: len(world.jobs()) >= 5)
+    world.quiet()
+    assert len(world.jobs()) == 5
+
+
+@pytest.mark.embedded_only("as fast as it can be")
+def test_a_loader_that_somebody_deletes_is_made_again_and_its_image_is_not(made, registry):
+    world = made()
+    post(world, **build())
+    eventually(world.ready)
+    eventually(lambda: nothing_left(world))
+    (loader,) = world.sets()
+    before = world.mark()
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/{loader['metadata']['name']}"
+    assert world.api.delete(path).code == 200
+    eventually(lambda: world.sets() and world.sets()[0]["metadata"]["uid"] != loader["metadata"]["uid"])
+    for node in ("n0", "n1"):
+        world.api.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {"a": None}}})
+    eventually(lambda: not world.sets())
+    for node in ("n0", "n1"):
+        world.api.patch(f"/api/v1/nodes/{node}", {"metadata": {"labels": {"a": "b"}}})
+    eventually(world.sets)
+    assert ("create", "jobs") not in world.asked(before)
+    assert registry.pushed == [IMAGE]
+
+
+@pytest.mark.embedded_only("a builder of two kinds needs more rights")
+@pytest.mark.parametrize("order", ["the Job first", "the ConfigMap first"])
+def test_what_was_rendered_beside_a_task_goes_with_it(made, maker, order):
+    beside = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
+    maker.owns = (JOB, beside) if order == "the Job first" else (beside, JOB)
+    alone = maker.render
+    extra = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
+    maker.render = lambda request: [*alone(request), extra]
+    world = made()
+    post(world, **build())
+    eventually(world.ready)
+
+    def left():
+        found = world.api.get(core(NAMESPACE, "configmaps")).body["items"]
+        return [each["metadata"]["name"] for each in found if each["metadata"]["name"].startswith("m-build")]
+
+    eventually(lambda: not world.jobs() and not left())
