@@ -43,7 +43,7 @@ class Plugin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A plugin, or one thing that it offers, that is not used, and why. `reason`: one word in PascalCase."""
+    """A plugin, or one thing that it offers, that is not used, and why. `reason`: one word of kmm/core/reasons.py."""
 
     name: str
     distribution: str

@@ -36,6 +36,7 @@ from kmm.contract import (
     SignRequest,
     nearest,
 )
+from kmm.core.reasons import Reason
 
 OWN_DISTRIBUTIONS = frozenset(
     f"kmm-{name}"
@@ -59,7 +60,7 @@ _MESSAGE_LONGEST = 500
 
 
 class _Refused(Exception):
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
 
@@ -89,7 +90,7 @@ class _Found:
     distribution: str
     version: str
 
-    def refusal(self, reason: str, message: str) -> Refusal:
+    def refusal(self, reason: Reason, message: str) -> Refusal:
         return Refusal(
             name=self.entry_point.name,
             distribution=self.distribution,
@@ -122,7 +123,7 @@ def load_catalog(
         if each.major != own_major:
             refusals.append(
                 each.refusal(
-                    "OtherContract",
+                    Reason.OTHER_CONTRACT,
                     f"it is made for version {each.major} of the plugin contract, this operator speaks "
                     f"{CONTRACT_VERSION}: install a release of {each.distribution} for that",
                 )
@@ -130,13 +131,13 @@ def load_catalog(
         elif "*" not in allowed and _normal(each.distribution) not in allowed:
             refusals.append(
                 each.refusal(
-                    "NotAllowed",
+                    Reason.NOT_ALLOWED,
                     f"it is not in plugins.allow, so it was not imported: add {each.distribution} there, or to "
                     "KMM_PLUGINS_ALLOW, if it is to run with the operator's rights",
                 )
             )
         elif not _NAME.fullmatch(name):
-            refusals.append(each.refusal("BadName", f'its entry point "{name}" {_NAME_RULE}'))
+            refusals.append(each.refusal(Reason.BAD_NAME, f'its entry point "{name}" {_NAME_RULE}'))
         else:
             candidates.setdefault(name, []).append(each)
     plugins = []
@@ -144,7 +145,9 @@ def load_catalog(
         if len(rivals) > 1:
             who = " and by ".join(f"{rival.distribution} {rival.version}" for rival in rivals)
             refusals += [
-                rival.refusal("DuplicateName", f'the plugin "{name}" is installed by {who}: keep only one of them')
+                rival.refusal(
+                    Reason.DUPLICATE_NAME, f'the plugin "{name}" is installed by {who}: keep only one of them'
+                )
                 for rival in rivals
             ]
             continue
@@ -155,7 +158,7 @@ def load_catalog(
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever it is, it must stop nobody else
-            refusals.append(rivals[0].refusal("Broken", _told(error)))
+            refusals.append(rivals[0].refusal(Reason.BROKEN, _told(error)))
     return build_catalog(plugins, [*refusals, *_not_installed(allow, options, seen, refusals)])
 
 
@@ -168,12 +171,12 @@ def _not_installed(
     for name in allow:
         if name != "*" and _normal(name) not in normal:
             message = f"plugins.allow names it, but no plugin of it is installed{nearest(name, distributions_seen)}"
-            yield Refusal(name=name, distribution=name, version="-", reason="NotInstalled", message=message)
+            yield Refusal(name=name, distribution=name, version="-", reason=Reason.NOT_INSTALLED, message=message)
     names = {each.entry_point.name for each in seen}
     for name in options:
         if name not in names:
             message = f"plugins.options has a section for it, but no such plugin is installed{nearest(name, names)}"
-            yield Refusal(name=name, distribution="-", version="-", reason="NotInstalled", message=message)
+            yield Refusal(name=name, distribution="-", version="-", reason=Reason.NOT_INSTALLED, message=message)
 
 
 def _entry_points(found: Iterable[Distribution], refusals: list[Refusal]) -> Iterator[_Found]:
@@ -191,7 +194,9 @@ def _entry_points(found: Iterable[Distribution], refusals: list[Refusal]) -> Ite
             if ENTRY_POINT_GROUP.rpartition(".")[0] + ".v" in _entry_points_text(distribution):
                 message = f"its metadata cannot be read: {_told(error)}"
                 refusals.append(
-                    Refusal(name=name, distribution=name, version=version, reason="BadMetadata", message=message)
+                    Refusal(
+                        name=name, distribution=name, version=version, reason=Reason.BAD_METADATA, message=message
+                    )
                 )
             continue
         for entry_point in entry_points:
@@ -201,7 +206,7 @@ def _entry_points(found: Iterable[Distribution], refusals: list[Refusal]) -> Ite
                 message = (
                     f'its entry-point group "{entry_point.group}" is none of ours: it must be {ENTRY_POINT_GROUP}'
                 )
-                refusals.append(_Found(entry_point, 0, name, version).refusal("BadGroup", message))
+                refusals.append(_Found(entry_point, 0, name, version).refusal(Reason.BAD_GROUP, message))
 
 
 def _entry_points_text(distribution: Distribution) -> str:
@@ -217,19 +222,19 @@ def _load(found: _Found, settings: Settings) -> Plugin:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _Refused("ImportFailed", f"importing {found.entry_point.value} failed: {_told(error)}") from None
+        raise _Refused(Reason.IMPORT_FAILED, f"importing {found.entry_point.value} failed: {_told(error)}") from None
     hooks = _Hooks("kmm")
     hooks.add_hookspecs(hookspecs)
     names = [name for name in dir(target) if name.startswith("kmm_") and callable(getattr(target, name, None))]
     if not names:
-        raise _Refused("NoHooks", f"{found.entry_point.value} defines none of the hooks: {', '.join(_SPECS)}")
+        raise _Refused(Reason.NO_HOOKS, f"{found.entry_point.value} defines none of the hooks: {', '.join(_SPECS)}")
     for name in names:
         _check_hook(name, getattr(target, name))
     try:
         hooks.register(target)
         hooks.check_pending()
     except pluggy.PluginValidationError as error:
-        raise _Refused("BadHook", _told(error)) from None
+        raise _Refused(Reason.BAD_HOOK, _told(error)) from None
     found_hooks = {name: _unary(name, getattr(target, name)) for name in names}
     offers = {
         field: _offers(name, field, found_hooks[name], settings)
@@ -258,20 +263,22 @@ def _unary(name: str, function: Callable[..., Any]) -> Callable[[Any], Any]:
 
 def _check_hook(name: str, function: Any) -> None:
     if name not in _SPECS:
-        raise _Refused("UnknownHook", f'there is no hook "{name}"{nearest(name, _SPECS)}')
+        raise _Refused(Reason.UNKNOWN_HOOK, f'there is no hook "{name}"{nearest(name, _SPECS)}')
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise _Refused("BadHook", f"{name} is async: hooks are ordinary functions")
+        raise _Refused(Reason.BAD_HOOK, f"{name} is async: hooks are ordinary functions")
     if inspect.isgeneratorfunction(function):
-        raise _Refused("BadHook", f"{name} is a generator: it returns a list")
+        raise _Refused(Reason.BAD_HOOK, f"{name} is a generator: it returns a list")
     known = list(inspect.signature(getattr(hookspecs, name)).parameters)
     if not inspect.isroutine(function) or inspect.isbuiltin(function):
-        raise _Refused("BadHook", f"{name} is {_a(function)}: hooks are ordinary functions")
+        raise _Refused(Reason.BAD_HOOK, f"{name} is {_a(function)}: hooks are ordinary functions")
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD:
-            raise _Refused("BadHook", f'{name} has the parameter "{parameter}": only ordinary ones can be filled')
+            raise _Refused(
+                Reason.BAD_HOOK, f'{name} has the parameter "{parameter}": only ordinary ones can be filled'
+            )
         if parameter.name not in known and parameter.default is parameter.empty:
             raise _Refused(
-                "BadHook",
+                Reason.BAD_HOOK,
                 f'{name} has the parameter "{parameter.name}"; the hook hands over: {", ".join(known)}',
             )
 
@@ -280,13 +287,13 @@ def _offers(name: str, field: str, hook: Callable[[Any], Any], settings: Setting
     try:
         result = hook(settings)
     except SettingsError as error:
-        raise _Refused("BadSettings", f"its configuration is wrong: {error}") from None
+        raise _Refused(Reason.BAD_SETTINGS, f"its configuration is wrong: {error}") from None
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise _Refused("HookRaised", f"{name} raised {_told(error)}") from None
+        raise _Refused(Reason.HOOK_RAISED, f"{name} raised {_told(error)}") from None
     if not isinstance(result, list | tuple):
-        raise _Refused("WrongResult", f"{name} returned {_a(result)} instead of a list")
+        raise _Refused(Reason.WRONG_RESULT, f"{name} returned {_a(result)} instead of a list")
     taken = []
     for offer in list(result):
         try:
@@ -295,7 +302,7 @@ def _offers(name: str, field: str, hook: Callable[[Any], Any], settings: Setting
         except Exception as error:  # its attributes may be anything
             wrong = f"an object that raised {_told(error)}"
         if wrong:
-            raise _Refused("WrongResult", f"{name} returned {wrong}")
+            raise _Refused(Reason.WRONG_RESULT, f"{name} returned {wrong}")
     return tuple(taken)
 
 

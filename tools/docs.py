@@ -15,6 +15,7 @@ from kmm.admission import BEYOND
 from kmm.api.kinds import KINDS
 from kmm.api.schema import Entries, Items, Part, Strict, schema
 from kmm.config import Config, variables
+from kmm.core.reasons import About, Reason
 
 ROOT = Path(__file__).parent.parent
 MADE = "<!-- Made by `make docs` from {}: change that. -->\n\n"
@@ -141,7 +142,29 @@ def _keys(what: type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
             yield (*path, key), field
 
 
-DOCUMENTS = {"docs/config.md": configuration, "docs/hooks.md": hooks, "docs/validation.md": validation}
+def reasons() -> str:
+    """Return docs/reasons.md."""
+    found = ["# Reasons\n\n", MADE.format("kmm/core/reasons.py")]
+    found.append(
+        "Every word that conditions, events, logs, `kmm status` and `kmm plugins` use for why things are so.\n"
+        "In commands, capitals stand for what is yours. What a Module has: `kmm status MODULE -n NAMESPACE`.\n\n"
+        f"{', '.join(f'[{each}](#{each.lower()})' for each in sorted(Reason))}\n"
+    )
+    for about in About:
+        found.append(f"\n## {about}\n")
+        for each in Reason:
+            if each.about is about:
+                found.append(f"\n### {each}\n\n{each.meaning}\n\n- Cause: {each.cause}\n")
+                found.append(f"- What to do: {each.remedy or 'nothing.'}\n")
+    return "".join(found)
+
+
+DOCUMENTS = {
+    "docs/config.md": configuration,
+    "docs/hooks.md": hooks,
+    "docs/reasons.md": reasons,
+    "docs/validation.md": validation,
+}
 
 
 def main(arguments: list[str]) -> int:

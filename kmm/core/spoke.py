@@ -16,7 +16,7 @@ from kmm.core.diff import NameTakenError, Wanted, bring
 from kmm.core.images import InputMissingError, Makers, Phase, certificate, deletes, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
-from kmm.core.reasons import Reason
+from kmm.core.reasons import Reason, reason_of
 from kmm.core.rendered import RendererError
 from kmm.core.status import KERNELS_MOST, KernelState, readable, status
 from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
@@ -281,15 +281,14 @@ def _loading(
     before = _previous(view, target.kernel)
     # Why it failed is said once, before CrashLoopBackOff takes its place: it is kept until it is loaded or changed.
     repeated = all(again for again, _, _ in failures)
-    kept = before.get("reason") in _WHY_NOT_LOADED and (
-        repeated if failures else available < nodes.nodes and not actions
-    )
+    said = reason_of(before.get("reason"))
+    kept = said in _WHY_NOT_LOADED and (repeated if failures else available < nodes.nodes and not actions)
     if failures and not kept:
         reason, message = failures[0][2]
         more = f" (and on {len(failures) - 1} more nodes)" if len(failures) > 1 else ""
         state = replace(state, reason=reason, message=message + more, failed=True)
-    elif kept:
-        state = replace(state, reason=Reason(before["reason"]), message=before.get("message", ""), failed=True)
+    elif said is not None and kept:
+        state = replace(state, reason=said, message=before.get("message", ""), failed=True)
     elif available >= nodes.nodes and not actions:
         state = replace(state, reason=Reason.LOADED, message=f"loaded on {available} nodes", settled=True)
     else:
