@@ -566,6 +566,7 @@ class KernelStatus:
 
     kernel_version: str = text("Kernel version as the nodes report it", required=True)
     nodes: int = number("Targeted nodes that run this kernel")
+    available: int | None = number("Those of them on which the module is loaded, where that is known", default=None)
     image: str | None = text("Image for this kernel")
     digest: str | None = text("Digest of the image, once it is known")
     state: str | None = text("How far it has come")

@@ -120,6 +120,35 @@ def _demo(
     raise typer.Exit(demo(keep=keep, svg=svg))
 
 
+@app.command("status")
+def _status(
+    module: Annotated[str | None, typer.Argument(metavar="[MODULE]", help="Only this one.")] = None,
+    namespace: Annotated[
+        str | None, typer.Option("--namespace", "-n", help="Only Modules of this namespace; of all, else.")
+    ] = None,
+    operator_namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--operator-namespace", "-N", help="Where the operator runs; $OPERATOR_NAMESPACE, or found, else."
+        ),
+    ] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option("--kubeconfig", help="Which cluster; $KUBECONFIG or the cluster this runs in, else."),
+    ] = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json.")] = "table",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Print again on each change, until Ctrl-C.")] = False,
+) -> None:
+    """Print how the Modules of a cluster are, and what to do.
+
+    Exit code 0: all are ready, and an operator leads; or Ctrl-C ended --watch. 1: something is not ready.
+    2: the command is wrong, or the cluster cannot be asked.
+    """
+    from kmm.cli.status import status
+
+    raise typer.Exit(status(module, namespace, operator_namespace, kubeconfig, output, watch=watch))
+
+
 @app.command("plugins")
 def _plugins(config: ConfigOption = None) -> None:
     """List plugins and what they offer.

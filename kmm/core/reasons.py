@@ -24,7 +24,8 @@ class About(StrEnum):
 class Reason(StrEnum):
     """One word each: its text, what it is about, what it means, why that comes to be, what an administrator does.
 
-    `remedy` is empty where there is nothing to do. In commands, capitals stand for what is yours.
+    `remedy` is empty where there is nothing to do. In commands, capitals stand for what is yours: NAMESPACE and
+    MODULE for the Module's.
     """
 
     about: About
@@ -53,7 +54,7 @@ class Reason(StrEnum):
         "No node has all labels of spec.selector, or those that have them carry taints that spec.tolerations lacks.",
         (
             "If it should target some: `kubectl get nodes --show-labels`, then correct spec.selector or label the "
-            "nodes. `kmm plan -f MODULE.yaml --nodes nodes.json` says why each node is left out."
+            "nodes. `kmm plan -f FILE.yaml --nodes nodes.json` says why each node is left out."
         ),
     )
     INVALID_SPEC = (
@@ -61,7 +62,7 @@ class Reason(StrEnum):
         About.MODULE,
         "The specification cannot be used. What already runs for the Module is left as it is.",
         "A field is wrong, in a way that the API server could not see or did not check.",
-        "`kubectl get module NAME -n NAMESPACE -o yaml | kmm validate -` names each field and what would be right.",
+        "`kubectl get module MODULE -n NAMESPACE -o yaml | kmm validate -` names each field and what would be right.",
     )
     VERSION_UNSUPPORTED = (
         "VersionUnsupported",
@@ -79,6 +80,19 @@ class Reason(StrEnum):
             "`kubectl label namespace NAMESPACE pod-security.kubernetes.io/enforce=privileged`, or add it to "
             "privilegedNamespaces in the operator's configuration."
         ),
+    )
+    NOT_SEEN = (
+        "NotSeenYet",
+        About.MODULE,
+        "The operator has not looked at the Module, or at its latest change, yet.",
+        "It was made or changed a moment ago, or no operator leads.",
+        "`kmm status` tells first whether an operator leads. If none does: `kubectl logs -n OPERATOR_NAMESPACE POD`.",
+    )
+    DELETING = (
+        "Deleting",
+        About.MODULE,
+        "The Module is being deleted, and its driver unloaded.",
+        "Somebody deleted it.",
     )
     PLUGIN_MISSING = (
         "PluginMissing",
@@ -112,14 +126,14 @@ class Reason(StrEnum):
         About.KERNEL,
         "The Module does not say which image is for this kernel. Nodes that run it get no driver.",
         "No literal and no regexp of spec.moduleLoader.container.kernelMappings fits, often after an upgrade.",
-        "Add a mapping for the kernel. `kmm plan -f MODULE.yaml --nodes nodes.json` shows which fits which.",
+        "Add a mapping for the kernel. `kmm plan -f FILE.yaml --nodes nodes.json` shows which fits which.",
     )
     MAPPING_UNREADABLE = (
         "MappingUnreadable",
         About.KERNEL,
         "The mapping that fits this kernel cannot be used.",
         "With this kernel filled in, something in it is wrong, such as an image name with an unknown variable.",
-        "Correct what the message names. `kmm validate MODULE.yaml` checks the whole Module.",
+        "Correct what the message names. `kmm validate FILE.yaml` checks the whole Module.",
     )
     LOADING = (
         "Loading",
@@ -127,7 +141,7 @@ class Reason(StrEnum):
         "Loaders are on their way: not all nodes of this kernel have the driver yet.",
         "Pods are being scheduled, images pulled, or modprobe is at work.",
         (
-            "If it stays so: `kubectl get pods -n NAMESPACE -l kmm.node.kubernetes.io/module.name=NAME -o wide`, "
+            "If it stays so: `kubectl get pods -n NAMESPACE -l kmm.node.kubernetes.io/module.name=MODULE -o wide`, "
             "then `kubectl describe pod` of one that is not ready."
         ),
     )
@@ -311,7 +325,7 @@ class Reason(StrEnum):
         "The module was made for another kernel or architecture.",
         "The mapping leads this kernel to the wrong image, or the image holds a module built against other headers.",
         (
-            "On the node, compare `uname -r` with `modinfo -F vermagic MODULE.ko` from the image, then correct the "
+            "On the node, compare `uname -r` with `modinfo -F vermagic DRIVER.ko` from the image, then correct the "
             "mapping or build the image again."
         ),
     )
@@ -325,7 +339,7 @@ class Reason(StrEnum):
         ),
         (
             "Run depmod in the image's build, or list the modules in modprobe.modulesLoadingOrder. `modinfo -F "
-            "depends MODULE.ko` names what is needed."
+            "depends DRIVER.ko` names what is needed."
         ),
     )
     FILE_MISSING = (
@@ -374,7 +388,7 @@ class Reason(StrEnum):
         About.OBJECT,
         "An object that is not this Module's has the name that an object of it would have.",
         "Somebody made it by hand, or restored it from a backup.",
-        "See what it is, then delete it: `kubectl delete -n NAMESPACE KIND NAME`. The message names it.",
+        "See what it is, then delete it: `kubectl delete -n NAMESPACE KIND OBJECT`. The message names it.",
     )
     DRIFT_REVERTED = (
         "DriftReverted",
@@ -382,7 +396,7 @@ class Reason(StrEnum):
         "Somebody edited an object that the operator keeps, and the edit was taken back.",
         "A person, or another controller, changed a DaemonSet of a Module.",
         (
-            "Change the Module instead. If it goes on: `kubectl get daemonset NAME -n NAMESPACE -o yaml "
+            "Change the Module instead. If it goes on: `kubectl get daemonset OBJECT -n NAMESPACE -o yaml "
             "--show-managed-fields` names who edits it."
         ),
     )
@@ -403,10 +417,7 @@ class Reason(StrEnum):
         About.OBJECT,
         "The API server refuses to create or change an object that the Module needs.",
         "The operator lacks a right, or a quota, a webhook or an admission policy says no.",
-        (
-            "The message says which. For rights: `kmm manifests rbac -n NAMESPACE | kubectl apply -f -`, with the "
-            "namespace of the operator."
-        ),
+        ("The message says which. For rights: `kmm manifests rbac -n OPERATOR_NAMESPACE | kubectl apply -f -`."),
     )
     # ── A plugin of the operator, where `kmm plugins`, /readyz and the log say that it is not used ────────────
     NOT_ALLOWED = (

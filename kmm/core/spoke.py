@@ -252,6 +252,7 @@ def _plan_target(
     state = KernelState(
         kernel=target.kernel,
         nodes=nodes.nodes,
+        available=_available(owned),
         reason=step.reason,
         message=step.message,
         image=target.image,
@@ -268,9 +269,14 @@ def _loading(
     subject: Subject, wanted: Wanted, owned: Sequence[DaemonSet], target: KernelTarget, nodes: KernelNodes, view: View
 ) -> _KernelPlan:
     actions = tuple(bring(wanted, owned, subject, view))
-    available = sum(each.available for each in owned if not each.deleting)
+    available = _available(owned)
     state = KernelState(
-        kernel=target.kernel, nodes=nodes.nodes, reason=Reason.LOADING, image=target.image, image_ready=True
+        kernel=target.kernel,
+        nodes=nodes.nodes,
+        available=available,
+        reason=Reason.LOADING,
+        image=target.image,
+        image_ready=True,
     )
     failures = sorted(
         (not is_news(pod), pod.node, found)
@@ -294,6 +300,10 @@ def _loading(
     else:
         state = replace(state, message=f"loaded on {available} of {nodes.nodes} nodes")
     return _KernelPlan(state=state, actions=actions)
+
+
+def _available(owned: Sequence[DaemonSet]) -> int:
+    return sum(each.available for each in owned if not each.deleting)
 
 
 def _previous(view: View, kernel: str) -> Mapping[str, Any]:

@@ -17,13 +17,17 @@ _MESSAGE_LONGEST = 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelState:
-    """Where a Module is for one kernel. `settled`: nothing more is to be done for it."""
+    """Where a Module is for one kernel. `settled`: nothing more is to be done for it.
+
+    `available`: the nodes on which it is loaded, where that is known.
+    """
 
     kernel: str
     nodes: int
     reason: Reason
     message: str = ""
     mapped: bool = True
+    available: int | None = None
     image: str = ""
     image_ready: bool = False
     digest: str = ""
@@ -110,6 +114,7 @@ def _kernel(state: KernelState, previous: Mapping[str, Any]) -> dict[str, Any]:
     made = {
         "kernelVersion": state.kernel,
         "nodes": state.nodes,
+        "available": state.available,
         "state": "Settled" if state.settled else "Failed" if state.failed else "Pending",
         "reason": str(state.reason),
         "message": state.message[:_MESSAGE_LONGEST],

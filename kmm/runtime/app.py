@@ -15,12 +15,14 @@ from kmm.catalog import Catalog
 from kmm.config import Config
 from kmm.core.view import Answer, Operator, Question, Subject
 from kmm.errors import ConfigError, KmmError
+from kmm.runtime.advice import advice
 from kmm.runtime.announce import Announcer
 from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.controller import Controller, Pace
 from kmm.runtime.credentials import Credentials
 from kmm.runtime.health import Endpoint
+from kmm.runtime.leader import LEASE_NAME, written
 from kmm.runtime.lease import Elector, Terms
 from kmm.runtime.masking import Masks
 from kmm.runtime.metrics import Metrics
@@ -30,7 +32,6 @@ from kmm.runtime.store import Item
 from kmm.runtime.transport import ApiError, Transport
 from kmm.runtime.watch import Watch
 
-LEASE_NAME = "kmm.sigs.x-k8s.io"
 _STOP_S = 8.0
 _LOG = logging.getLogger(__name__)
 
@@ -77,7 +78,14 @@ class App:
         namespace = config.operator_namespace or "openshift-kmm"
         identity = f"{socket.gethostname()}_{uuid.uuid4()}"
         self.elector = Elector(
-            transport, namespace, LEASE_NAME, identity, self.controller.start, self._lost, options.terms
+            transport,
+            namespace,
+            LEASE_NAME,
+            identity,
+            self.controller.start,
+            self._lost,
+            options.terms,
+            written(identity, catalog.refusals),
         )
         if options.elect:
             transport.guard = self.elector.guard
@@ -139,7 +147,7 @@ class App:
     def _watch_failed(self, kind: str, error: Exception) -> None:
         self.metrics.watch_failed(kind)
         level = logging.WARNING if isinstance(error, ApiError) else logging.INFO
-        _LOG.log(level, "watch of %s: %s", kind, error)
+        _LOG.log(level, "watch of %s: %s", kind, advice(error, self.transport.host))
 
     def _answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         self.controller.answered(question, answer, subject, fresh_s)
@@ -165,8 +173,10 @@ def operator_of(config: Config, transport: Transport) -> Operator:
     """
     try:
         groups = transport.ask("GET", "/apis", timeout_s=10).read()["groups"]
-    except (KmmError, KeyError) as error:
-        raise ConfigError(f"{transport.host} cannot be asked for its API groups: {error}") from None
+    except KmmError as error:
+        raise ConfigError(advice(error, transport.host)) from None
+    except (KeyError, TypeError):
+        raise ConfigError(f"{transport.host} does not answer as an API server does: is the address right?") from None
     found = {each["name"] for each in groups}
     return Operator(
         namespace=config.operator_namespace or "openshift-kmm",

@@ -9,12 +9,13 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from kmm.errors import KmmError
+from kmm.runtime.advice import advice
 from kmm.runtime.kinds import LEASE, path_of
 from kmm.runtime.transport import ApiError, Conflict, NotFound, Transport
 
@@ -47,7 +48,10 @@ def boot_time_s() -> float:
 
 
 class Elector:
-    """Seeks a lease and keeps it. `won` is called once it is held, `lost` once it is not any more."""
+    """Seeks a lease and keeps it. `won` is called once it is held, `lost` once it is not any more.
+
+    `annotations`: what the lease tells of its holder, to whoever may read it.
+    """
 
     def __init__(
         self,
@@ -58,7 +62,9 @@ class Elector:
         won: Callable[[], None],
         lost: Callable[[], None],
         terms: Terms | None = None,
+        annotations: Mapping[str, str] | None = None,
     ) -> None:
+        self._annotations = dict(annotations or {})
         self._transport, self._identity, self._won, self._lost = transport, identity, won, lost
         self._namespace, self._name, self._terms = namespace, name, terms or Terms()
         self._deadline = 0.0
@@ -104,7 +110,9 @@ class Elector:
                 try:
                     held = self._try()
                 except KmmError as error:
-                    _LOG.warning("the lease %s/%s: %s", self._namespace, self._name, error)
+                    _LOG.warning(
+                        "the lease %s/%s: %s", self._namespace, self._name, advice(error, self._transport.host)
+                    )
                 except Exception:  # whatever it is: without this thread nobody leads, and nobody would know
                     _LOG.exception("the lease %s/%s", self._namespace, self._name)
             if held and not leading:
@@ -135,7 +143,11 @@ class Elector:
             made = {
                 "apiVersion": LEASE.api_version,
                 "kind": LEASE.kind,
-                "metadata": {"name": self._name, "namespace": self._namespace},
+                "metadata": {
+                    "name": self._name,
+                    "namespace": self._namespace,
+                    "annotations": self._annotations,
+                },
                 "spec": {**spec, "acquireTime": now, "leaseTransitions": 0},
             }
             answer = self._transport.ask("POST", path_of(LEASE, self._namespace), made, guarded=False)
@@ -150,8 +162,11 @@ class Elector:
                 return False
         if old.get("holderIdentity") != self._identity:
             spec |= {"acquireTime": now, "leaseTransitions": (old.get("leaseTransitions") or 0) + 1}
+        meta = body["metadata"]
+        meta = {**meta, "annotations": {**(meta.get("annotations") or {}), **self._annotations}}
+        changed = {**body, "metadata": meta, "spec": {**old, **spec}}
         try:
-            answer = self._transport.ask("PUT", self._path(), {**body, "spec": {**old, **spec}}, guarded=False)
+            answer = self._transport.ask("PUT", self._path(), changed, guarded=False)
         except ApiError as error:
             self._held = None  # somebody wrote it, or deleted it: look again
             if isinstance(error, Conflict | NotFound):

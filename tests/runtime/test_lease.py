@@ -38,6 +38,7 @@ def elector(cluster):
             events["won"].set,
             events["lost"].set,
             terms,
+            {"example.com/told": name},
         )
         one.won, one.lost = events["won"], events["lost"]
         one.start()
@@ -137,6 +138,24 @@ def test_a_lease_that_is_deleted_is_made_again(cluster, elector):
     assert first.is_leader()
     assert not first.lost.is_set()
     assert holder(cluster) == "first"
+
+
+def test_a_lease_tells_of_its_holder_and_keeps_what_others_wrote(cluster, elector):
+    api = Api(cluster.url, cluster.ca_file, cluster.admin_token)
+
+    def told():
+        return api.get(PATH).body["metadata"].get("annotations")
+
+    first = elector("first")
+    assert first.won.wait(10)
+    assert told() == {"example.com/told": "first"}
+    api.patch(PATH, {"metadata": {"annotations": {"others": "theirs", "example.com/told": "a lie"}}})
+    eventually(lambda: told() == {"others": "theirs", "example.com/told": "first"})
+    first.release()
+    assert elector("second").won.wait(10)
+    eventually(lambda: told() == {"others": "theirs", "example.com/told": "second"})
+    api.delete(PATH)
+    eventually(lambda: told() == {"example.com/told": "second"}, "made again")
 
 
 def test_the_terms_leave_no_room_for_two():
