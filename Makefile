@@ -19,16 +19,35 @@ export RUFF_CACHE_DIR := .cache/ruff
 help: ## show this
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
 
-.tools/bin/uv:
-	@$(PYTHON) -c 'import sys; sys.exit("kmm needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
-	@echo "fetching uv $(UV_VERSION) into .tools"
-	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --no-warn-script-location --root-user-action ignore --target .tools uv==$(UV_VERSION)
+# What fails here is told in one line that says what to do; all of it stands in .cache/setup.log.
+SETUP_LOG := .cache/setup.log
+define UNFETCHED
+{ if grep -qiE 'no module named pip|ensurepip' $(SETUP_LOG); then \
+    echo "$(PYTHON) has no pip: install it (apt install python3-pip, dnf install python3-pip), or put uv $(UV_VERSION) on the PATH"; \
+  elif grep -qiE 'certificate|SSL|UnknownIssuer' $(SETUP_LOG); then \
+    echo "the package index is not trusted: set PIP_CERT and SSL_CERT_FILE to your organization's CA file; more in $(SETUP_LOG)"; \
+  elif grep -qiE 'retrying|connection|connect|timed? ?out|resolve|dns|network|proxy' $(SETUP_LOG); then \
+    echo "no package index can be reached: set HTTPS_PROXY, or PIP_INDEX_URL and UV_DEFAULT_INDEX to a mirror; more in $(SETUP_LOG)"; \
+  else \
+    echo "setting up failed: $$(grep -vE '^ *$$' $(SETUP_LOG) | tail -n 1 | cut -c 1-200); more in $(SETUP_LOG)"; \
+  fi >&2; exit 2; }
+endef
 
-$(READY): requirements.lock pyproject.toml $(PLUGINS:%=%/pyproject.toml) | $(UV)
+.PHONY: python
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "kmm needs Python 3.11 or newer, and there is no $(PYTHON): make PYTHON=python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "kmm needs Python 3.11 or newer, $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())'): make PYTHON=python3.12 ..." >&2; exit 2; }
+	@mkdir -p .cache
+
+.tools/bin/uv: | python
+	@echo "fetching uv $(UV_VERSION) into .tools"
+	@$(PYTHON) -m pip install --disable-pip-version-check --no-warn-script-location --root-user-action ignore --target .tools uv==$(UV_VERSION) >$(SETUP_LOG) 2>&1 || $(UNFETCHED)
+
+$(READY): requirements.lock pyproject.toml $(PLUGINS:%=%/pyproject.toml) | python $(UV)
 	@echo "setting up .venv"
-	@$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv
-	@$(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock
-	@$(UV) pip install --quiet --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %)
+	@{ $(UV) venv --quiet --allow-existing --python $(PYTHON) .venv \
+	  && $(UV) pip install --quiet --compile-bytecode --require-hashes --requirement requirements.lock \
+	  && $(UV) pip install --quiet --no-deps --no-build-isolation --editable . $(PLUGINS:%=--editable %); } >$(SETUP_LOG) 2>&1 || $(UNFETCHED)
 	@touch $@
 
 setup: $(READY) ## make .venv with everything that development needs

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from http import HTTPStatus
 from pathlib import Path
 
 from kmm.config import read_config
 from kmm.errors import ConfigError
 from kmm.loader import load_catalog
+from kmm.runtime.advice import advice
 from kmm.runtime.app import App
+from kmm.runtime.kinds import LEASE, MODULE, path_of
+from kmm.runtime.leader import LEASE_NAME
 from kmm.runtime.logs import log_to_standard_error
-from kmm.runtime.transport import connect
+from kmm.runtime.transport import ApiError, Transport, Unreachable, connect
 
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -25,8 +29,10 @@ def run(kubeconfig: Path | None, config_file: Path | None, log_level: str) -> in
     if kubeconfig is None and "KUBERNETES_SERVICE_HOST" in os.environ and not config.operator_namespace:
         raise ConfigError("OPERATOR_NAMESPACE is not set: in a cluster it names the namespace that this runs in")
     catalog = load_catalog(config.plugins.allow, config.settings_of, options=config.plugins.options.keys())
+    transport = connect(kubeconfig)
     log_to_standard_error(log_level.upper())
-    app = App(config, catalog, connect(kubeconfig))
+    _may(transport, config.operator_namespace or "openshift-kmm")
+    app = App(config, catalog, transport)
     told = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: told.set())
@@ -35,3 +41,15 @@ def run(kubeconfig: Path | None, config_file: Path | None, log_level: str) -> in
         pass
     app.stop()
     return int(app.failed)
+
+
+def _may(transport: Transport, namespace: str) -> None:
+    """Raise ConfigError where the first things that an operator does are forbidden: it would only wait and log."""
+    for path, query in ((path_of(MODULE), {"limit": "1"}), (path_of(LEASE, namespace, LEASE_NAME), {})):
+        try:
+            transport.ask("GET", path, query=query, timeout_s=10)
+        except ApiError as error:
+            if error.code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise ConfigError(advice(error, transport.host)) from None
+        except Unreachable as error:
+            raise ConfigError(advice(error, transport.host)) from None

@@ -34,6 +34,10 @@ _UNREACHABLE = (
         "the API server's certificate is of an unknown authority: check the kubeconfig's certificate-authority-data",
     ),
     (
+        re.compile(r"X509|NO_CERTIFICATE_OR_CRL_FOUND|PEM lib|NO_START_LINE", re.IGNORECASE),
+        "a certificate in the kubeconfig cannot be read: check certificate-authority-data, client-certificate-data",
+    ),
+    (
         re.compile(r"WRONG_VERSION_NUMBER|record layer failure|UNKNOWN_PROTOCOL|HTTP_REQUEST", re.IGNORECASE),
         "there is no TLS at that address: check the port, and https or http, of the kubeconfig's server",
     ),
@@ -43,7 +47,8 @@ _UNREACHABLE = (
     ),
     (
         re.compile(
-            r"Connection refused|No route|unreachable|timed out|reset by peer|closed connection", re.IGNORECASE
+            r"Connection refused|No route|unreachable|timed out|reset by peer|closed connection|EOF occurred",
+            re.IGNORECASE,
         ),
         "there is no answer: check that the cluster is up, the kubeconfig's server, and the VPN or proxy",
     ),
@@ -66,4 +71,4 @@ def advice(error: Exception, host: str) -> str:
             f"{match['user']} may not {match['verb']} {match['resource']}{group} {where}: ask an administrator "
             "for that right; `kmm manifests rbac` prints those of the operator"
         )
-    return str(error)
+    return f"{host}: {error}"

@@ -62,7 +62,10 @@ class Endpoint:
         try:
             self._server = _Server((host.strip("[]"), int(port)), Handler)
         except OSError as error:
-            raise ConfigError(f"{address}: cannot be listened on: {error.strerror}") from None
+            raise ConfigError(
+                f"{address}: cannot be listened on: {error.strerror}: KMM_METRICS_ADDRESS and KMM_HEALTH_ADDRESS, or "
+                "metricsAddress and healthAddress in the configuration, name another"
+            ) from None
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name=f"http-{port}", daemon=True)
 

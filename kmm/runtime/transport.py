@@ -6,6 +6,7 @@ Its typed models cost 50 times the memory and time of raw JSON, so none of them 
 from __future__ import annotations
 
 import email.utils
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -190,6 +191,8 @@ def connect(kubeconfig: Path | None, *, connections: int = 32) -> Transport:
         ConfigError: neither can be used.
     """
     configuration = Configuration()
+    heard = _Heard()
+    logging.getLogger().addHandler(heard)
     try:
         if kubeconfig is None and os.environ.get(incluster_config.SERVICE_HOST_ENV_NAME):
             incluster_config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
@@ -197,9 +200,14 @@ def connect(kubeconfig: Path | None, *, connections: int = 32) -> Transport:
             kube_config.load_kube_config(  # type: ignore[no-untyped-call]
                 config_file=str(kubeconfig) if kubeconfig else None, client_configuration=configuration
             )
-    except (ConfigException, OSError) as error:
-        where = kubeconfig or "the kubeconfig"
-        raise ConfigError(f"{where}: cannot be used to reach a cluster: {str(error)[:_LONGEST]}") from None
+    except Exception as error:  # it raises whatever it comes across: YAML's errors, TypeError, binascii.Error
+        raise ConfigError(_unusable(kubeconfig, error)) from None
+    finally:
+        logging.getLogger().removeHandler(heard)
+    if heard.said:
+        raise ConfigError(_unusable(kubeconfig, ValueError(f"its login fails: {heard.said[0]}")))
+    if not str(configuration.host).startswith(("https://", "http://")):
+        raise ConfigError(_unusable(kubeconfig, ValueError(f'its server "{configuration.host}" is no URL')))
     configuration.retries = False
     configuration.connection_pool_maxsize = connections
     client = ApiClient(configuration)
@@ -207,7 +215,30 @@ def connect(kubeconfig: Path | None, *, connections: int = 32) -> Transport:
     return Transport(client)
 
 
-_UNAPPLIED = "rejected our request due to an error in our request"
+class _Heard(logging.Handler):
+    """Keeps what the official client only logs: a login program that fails, after which nobody is logged in."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+def _unusable(kubeconfig: Path | None, error: Exception) -> str:
+    """Return, in one line, which kubeconfig cannot be used, why, and what to do."""
+    if kubeconfig is None and os.environ.get(incluster_config.SERVICE_HOST_ENV_NAME):
+        return f"the service account of this pod cannot be used: {str(error)[:_LONGEST]}: --kubeconfig names another"
+    path = kubeconfig or Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube/config")
+    if not path.exists() and os.pathsep not in str(path):
+        return f"{path}: there is no kubeconfig: name one with --kubeconfig, or with $KUBECONFIG"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{path}: the kubeconfig cannot be read: {error.strerror}"
+    if isinstance(error, ConfigException | ValueError) and not isinstance(error, UnicodeError):
+        why = " ".join(str(error).split())[:_LONGEST]
+        return f"{path}: the kubeconfig cannot be used: {why}: `kubectl config view --minify` shows what it says"
+    return f"{path}: is no kubeconfig: it must be YAML, such as `kubectl config view --raw` prints"
 
 
 def refusal(status: int, content: bytes, retry_after: str | None) -> ApiError:
