@@ -346,7 +346,9 @@ def test_who_may_not_read_leases_sees_the_modules(world, status):
 @contextlib.contextmanager
 def watching(world, *arguments):
     path = world.cluster.kubeconfig()
-    script = "from kmm.cli import main; main()"
+    # Whoever runs the tests in the background lets them inherit that interrupts are ignored.
+    heed = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    script = f"{heed}; from kmm.cli import main; main()"
     process = subprocess.Popen(
         [sys.executable, "-c", script, "status", "--watch", "--kubeconfig", str(path), *arguments],
         stdout=subprocess.PIPE,

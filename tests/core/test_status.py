@@ -70,6 +70,11 @@ def test_the_loaders_counts_are_nodes_targeted_mapped_and_available():
     }
 
 
+def test_a_kernel_says_on_how_many_of_its_nodes_the_driver_is_loaded_where_that_is_known():
+    found = made(loaded("6.1.0", available=2), loaded("6.2.0", available=0), building("6.3.0"))
+    assert [each.get("available") for each in found["kernels"]] == [2, 0, None]
+
+
 def test_the_device_plugins_counts_are_nodes_targeted_mapped_and_available():
     owned = (daemon_set(names.LOADER, 9, 9), daemon_set(names.DEVICE_PLUGIN, 2, 3))
     found = made(loaded(nodes=3), building(nodes=4), unmapped(nodes=5), of=PLUGGED, daemon_sets=owned)
