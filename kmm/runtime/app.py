@@ -26,6 +26,7 @@ from kmm.runtime.leader import LEASE_NAME, written
 from kmm.runtime.lease import Elector, Terms
 from kmm.runtime.masking import Masks
 from kmm.runtime.metrics import Metrics
+from kmm.runtime.observers import Observers
 from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
 from kmm.runtime.store import Item
@@ -61,6 +62,7 @@ class App:
         self.metrics = Metrics()
         self.cluster = Cluster(catalog, operator_of(config, transport))
         self._announcer = Announcer(transport)
+        self._observers = Observers(catalog, self.metrics)
         self._references = References(
             transport, self.cluster.operator, self.cluster.lock, self._changed_in, self._watch_failed
         )
@@ -68,7 +70,7 @@ class App:
         self._probes = Probes(catalog, credentials.access, self._answered, self.metrics, options.patience)
         hands = Hands(transport, self.cluster, self._probes.ask, self._announcer.tell)
         self.controller = Controller(
-            self.cluster, hands, self._references, Masks(transport), self.metrics, options.pace
+            self.cluster, hands, self._references, Masks(transport), self._observers, self.metrics, options.pace
         )
         self.metrics.of(self.cluster)
         self.cluster.modules.heard.append(self._heard_of_module)
@@ -106,6 +108,7 @@ class App:
             endpoint.start()
         self._announcer.start()
         self._probes.start()
+        self._observers.start()
         for watch in self._watches:
             watch.start()
         if self._options.elect:
@@ -123,6 +126,7 @@ class App:
 
         self.controller.stop(left_s(_STOP_S / 2))
         self._probes.stop()
+        self._observers.stop()
         self._announcer.stop(left_s(_STOP_S / 4))
         for watch in self._watches:
             watch.stop()

@@ -26,6 +26,7 @@ from kmm.runtime.kinds import OwnedObject, PodFacts
 from kmm.runtime.lease import NotLeader
 from kmm.runtime.masking import Masks
 from kmm.runtime.metrics import Metrics
+from kmm.runtime.observers import Observers
 from kmm.runtime.queue import Queue
 from kmm.runtime.references import References
 from kmm.runtime.store import Item
@@ -57,6 +58,7 @@ class Controller:
         hands: Hands,
         references: References,
         masks: Masks,
+        observers: Observers,
         metrics: Metrics,
         pace: Pace | None = None,
     ) -> None:
@@ -65,7 +67,7 @@ class Controller:
         self.queue: Queue[Key] = Queue(group_of=self._provider, most=max(1, workers // 2))
         self._labels: Mapping[str, str] = {}
         self._cluster, self._hands, self._references = cluster, hands, references
-        self._masks, self._metrics = masks, metrics
+        self._masks, self._observers, self._metrics = masks, observers, metrics
         self._written: dict[Key, float] = {}
         self._queued: set[Key] = set()  # Modules that wait for a slot
         self._threads = [
@@ -280,6 +282,7 @@ class Controller:
         for action in sorted(plan.actions, key=lambda each: isinstance(each, Announce) and each.with_status):
             if failed is not None and isinstance(action, SetStatus | Announce) and not _is_refusal(failed):
                 continue  # it would tell what is not so
+            began = time.monotonic()
             try:
                 with self._metrics.action(type(action).__name__):
                     self._hands.carry_out(action, subject, seen)
@@ -295,6 +298,7 @@ class Controller:
                 if isinstance(action, SetStatus | LabelNode):
                     self._written[key] = time.monotonic()
                 _log(action, key)
+                self._observers.tell(action, subject, time.monotonic() - began)
         if failed is not None:
             raise failed
 

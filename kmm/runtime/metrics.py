@@ -34,6 +34,12 @@ class Metrics:
             "kmm_watch_failures", "Watches that ended otherwise than by time", ["kind"], registry=self.registry
         )
 
+        self._unobserved = Counter(
+            "kmm_observe_failures",
+            "Records that plugins were not told, or raised at",
+            ["why"],
+            registry=self.registry,
+        )
         self._probes = Histogram(
             "kmm_registry_seconds",
             "How long questions to registries take, and how they end",
@@ -58,6 +64,10 @@ class Metrics:
     def watch_failed(self, kind: str) -> None:
         """Count a watch that ended."""
         self._failures.labels(kind).inc()
+
+    def not_observed(self, why: str) -> None:
+        """Count a record that a plugin was not told, or raised at."""
+        self._unobserved.labels(why).inc()
 
     def probed(self, registry: str, outcome: str, seconds: float) -> None:
         """Count a question to a registry, by its host: of images there are too many."""

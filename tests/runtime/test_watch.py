@@ -68,6 +68,16 @@ def test_it_begins_with_all_pages_and_follows(api, follow, monkeypatch):
     assert not failures
 
 
+def test_what_comes_while_it_rests_is_read_together(api, follow, monkeypatch):
+    """An event is a chunk, and a read gives one: to rest after each of them would never catch up."""
+    monkeypatch.setattr("kmm.runtime.watch._COALESCE_S", 1.0)
+    store, failures = follow()
+    for number in range(100):
+        api.post(MAPS, {"metadata": {"name": f"a{number}"}})
+    eventually(lambda: same(api, store))
+    assert not failures
+
+
 @pytest.mark.parametrize(
     "fault",
     [
