@@ -334,19 +334,22 @@ def test_a_registry_that_asks_to_be_left_alone_is_so_though_an_earlier_answer_co
 
 def test_many_images_that_cannot_be_read_hold_up_no_other_for_long(operator):
     there = operator()
+    asked_before_it = []
 
     def answer(image):
         if "bad" in image:
             raise Unavailable("registry.example.com: the manifest is of an old schema")
+        asked_before_it.append(sum(there.registry.asked.values()))
 
     there.registry.answer = answer
     for number in range(40):
         there.ask(f"bad{number}", "x")
     eventually(lambda: sum(there.registry.asked.values()) >= 80)
+    # The one that is under way, the good one itself, and one more that may have begun while it was wanted.
+    there.ask("good", "g")
     before = sum(there.registry.asked.values())
-    good = there.ask("good", "g")
-    eventually(lambda: there.heard.get(("g", good)) == Missing())
-    assert sum(there.registry.asked.values()) - before < 5
+    eventually(lambda: asked_before_it)
+    assert asked_before_it[0] - before <= 3
 
 
 def test_only_what_is_used_of_a_registrys_words_is_kept(operator):
