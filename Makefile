@@ -52,7 +52,7 @@ $(READY): requirements.lock pyproject.toml $(PLUGINS:%=%/pyproject.toml) | pytho
 
 setup: $(READY) ## make .venv with everything that development needs
 
-test: $(READY) ## run the tests: no root, Go, Docker or cluster; under 3 minutes
+test: $(READY) ## run the tests: no root, Go, Docker or cluster; under 4 minutes
 	@$(BIN)/pytest --numprocesses 4
 
 lint: $(READY) ## check style, types, layers, and that the lock and the generated documents are current
