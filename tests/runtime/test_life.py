@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from apiserver.client import eventually
@@ -607,6 +608,9 @@ def stopped_and_left(world, change=lambda body: body):
     """Let a DaemonSet stand in place of ours, as an operator before this one may have left it."""
     world.stop()
     ours = world.loaders()["6.0.0"]
+    # Of two of one second neither is the older one, and the names decide.
+    made = datetime.fromisoformat(ours["metadata"]["creationTimestamp"])
+    eventually(lambda: datetime.now(UTC) - made >= timedelta(seconds=1))
     body = {
         "metadata": {
             "generateName": "m-",
