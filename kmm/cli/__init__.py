@@ -103,7 +103,7 @@ def _run(
     """
     from kmm.cli.run import run
 
-    raise typer.Exit(run(kubeconfig, config, log_level))
+    run(str(kubeconfig or ""), str(config or ""), log_level)
 
 
 @app.command("demo")

@@ -19,6 +19,7 @@ from kmm.runtime.kinds import (
     NODE,
     POD,
     path_of,
+    read_node,
     trim_daemon_set,
     trim_module,
     trim_node,
@@ -67,7 +68,7 @@ class Hands:
                 answer = self._transport.ask(
                     "PATCH", path_of(NODE, "", action.node), {"metadata": {"labels": action.labels}}, MERGE_PATCH
                 )
-                self._remember(self._cluster.nodes, answer, trim_node)
+                self._cluster.nodes.put(item_of(answer.read(read_node), trim_node))
             case Release():
                 self._release(action)
             case _ if subject is None:

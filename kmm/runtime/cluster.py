@@ -18,7 +18,7 @@ from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
 from kmm.core.spoke import makers
-from kmm.core.view import Answer, Operator, Owned, Pod, Question, Subject, Task, View
+from kmm.core.view import Answer, KernelNodes, Operator, Owned, Pod, Question, Subject, Task, View
 from kmm.errors import PluginError
 from kmm.loader import OWN_DISTRIBUTIONS
 from kmm.runtime.answers import Answers
@@ -30,6 +30,8 @@ from kmm.runtime.kinds import (
     OwnedObject,
     PodFacts,
     path_of,
+    read_node,
+    read_pod,
     trim_daemon_set,
     trim_module,
     trim_namespace,
@@ -63,11 +65,11 @@ class Cluster:
         }
         ours = names.MODULE_NAME
         self.followed: list[tuple[Source[Any], Store[Any]]] = [
-            (Source(path=path_of(NODE), trim=trim_node), self.nodes),
+            (Source(path=path_of(NODE), read=read_node, trim=trim_node), self.nodes),
             (Source(path=path_of(MODULE), trim=trim_module), self.modules),
             (Source(path=path_of(NAMESPACE), trim=trim_namespace, metadata_only=True), self.namespaces),
             (Source(path=path_of(DAEMON_SET), trim=trim_daemon_set, selector=ours), self.daemon_sets),
-            (Source(path=path_of(POD), trim=trim_pod, selector=ours), self.pods),
+            (Source(path=path_of(POD), read=read_pod, trim=trim_pod, selector=ours), self.pods),
         ]
         for kind, store in self.tasks.items():
             tasks = Source(path=path_of(kind), trim=trim_task, selector=f"{ours},{names.JOB_TYPE}", optional=True)
@@ -75,6 +77,7 @@ class Cluster:
         self._answers = Answers()
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
+        self._targets: dict[str, tuple[int, Mapping[str, KernelNodes]]] = {}
         self._starting: dict[str, int] = {}
         self._over_since: dict[str, float] = {}  # by the clock that nobody sets
         for store in self.tasks.values():
@@ -144,6 +147,7 @@ class Cluster:
     def forget(self, uid: str) -> None:
         """Drop what was kept for a Module that is gone."""
         self._subjects.pop(uid, None)
+        self._targets.pop(uid, None)
         self._taken.pop(uid, None)
         self._answers.forget(uid)
 
@@ -162,7 +166,6 @@ class Cluster:
     def view(self, subject: Subject, referred: Referred, mask: Callable[[str], str] = str) -> View:
         """Return the view that a Module is planned from. `mask`: hides what a task must not have said."""
         with self.lock:
-            nodes = [item.value for item in self.nodes.items()]
             module = self.modules.get(subject.ref.namespace, subject.ref.name)
             namespace = self.namespaces.get("", subject.ref.namespace)
             owned = [item for item in self.daemon_sets.by("owner", subject.uid) if item.value.daemon_set]
@@ -174,12 +177,11 @@ class Cluster:
                 if pod.value.waiting_reason
             ]
             kernels = self.kernels()
+            targets = self._targets_of(subject)
         tasks = tuple(self._tasks(subject, mask))  # asks plugins: not under the lock
         answers, stale = self._answers.of(subject.uid)
         return View(
-            targets=by_kernel({k: each for k, each in targeted(subject.spec, nodes).items() if k})
-            if subject.spec
-            else {},
+            targets=targets,
             kernels=kernels,
             daemon_sets=tuple(item.value.daemon_set for item in owned if item.value.daemon_set),
             tasks=tasks,
@@ -196,6 +198,22 @@ class Cluster:
             operator=self.operator,
             synced=not self.unsynced(),
         )
+
+    def moved(self) -> None:
+        """Learn that nodes have changed in what decides where drivers run."""
+        with self.lock:
+            self._targets.clear()
+
+    def _targets_of(self, subject: Subject) -> Mapping[str, KernelNodes]:
+        """Return the targeted nodes of a Module by kernel: looked for once, until nodes or the Module change."""
+        if subject.spec is None:
+            return {}
+        generation, found = self._targets.get(subject.uid, (None, {}))
+        if generation != subject.generation:
+            nodes = targeted(subject.spec, [item.value for item in self.nodes.items()])
+            found = by_kernel({kernel: each for kernel, each in nodes.items() if kernel})
+            self._targets[subject.uid] = (subject.generation, found)
+        return found
 
     def reserve(self, subject: Subject, tasks: int) -> bool:
         """Take slots for tasks that are about to be started; False where others have taken them meanwhile."""

@@ -36,17 +36,30 @@ Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
 FOR_MODULES, FOR_NODES, FOR_PODS = "Module", "NodeKernel", "PodNodeModule"
 _NODES, _MODULES = 0, 1  # nodes are served first: what they say decides where drivers run
 _UNSYNCED_S = 0.1
+_SLOWER = 1.5
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How many work, and how often the same is written: one node's labels, one Module's status; names looked at."""
+    """How many work, and how often the same is written: one node's labels, one Module's status; names looked at.
+
+    `asking_s`: how long the first status of a Module waits for what registries are about to answer.
+    """
 
     workers: int = 8
     node_every_s: float = 2.0
     status_every_s: float = 1.0
+    asking_s: float = 0.5
     taken_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """When a node's labels or a Module's status were written (by the monotonic clock), and how long that is to do."""
+
+    at_s: float
+    rest_s: float
 
 
 class Controller:
@@ -68,7 +81,7 @@ class Controller:
         self._labels: Mapping[str, str] = {}
         self._cluster, self._hands, self._references = cluster, hands, references
         self._masks, self._observers, self._metrics = masks, observers, metrics
-        self._written: dict[Key, float] = {}
+        self._written: dict[Key, Written] = {}
         self._queued: set[Key] = set()  # Modules that wait for a slot
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
@@ -122,7 +135,11 @@ class Controller:
     # ── What wakes whom ───────────────────────────────────────────────────────────────────────────────────────
 
     def _add(self, controller: str, namespace: str, name: str) -> None:
-        self.queue.add((controller, namespace, name), _NODES if controller == FOR_NODES else _MODULES)
+        key = (controller, namespace, name)
+        if controller == FOR_NODES:  # a node has nothing but its labels: it can wait until they may be written
+            self.queue.add_after(key, self._left_s(key), _NODES)
+        else:
+            self.queue.add(key, _MODULES)
 
     def _heard_of_node(self, before: Item[Node] | None, after: Item[Node] | None) -> None:
         known = [each.value for each in (before, after) if each]
@@ -132,6 +149,7 @@ class Controller:
         old, new = (None if each is None else _placed(each.value, selected) for each in (before, after))
         if old == new:
             return
+        self._cluster.moved()
         for key in self._cluster.targeting(*known):
             self._add(FOR_MODULES, *key)
         # The label of a kernel depends on which others there are.
@@ -154,7 +172,7 @@ class Controller:
             for each in (before, after):
                 said = _labels_of(*each.key) if each else set[str]()
                 for node in self._cluster.nodes.items():
-                    if not said.isdisjoint(node.value.labels):
+                    if any(label in node.value.labels for label in said):
                         self._add(FOR_NODES, "", node.name)
 
     def _heard_of_namespace(self, before: Item[Any] | None, after: Item[Any] | None) -> None:
@@ -165,7 +183,11 @@ class Controller:
     def _heard_of_owned(self, before: Item[OwnedObject] | None, after: Item[OwnedObject] | None) -> None:
         for each in (before, after):
             module = self._cluster.module(each.value.owner) if each else None
-            if module:
+            if module and before and after and _counts_differ(before.value, after.value):
+                # That is only for the status, which need not be planned before it may be written.
+                key = (FOR_MODULES, *module)
+                self.queue.add_after(key, self._left_s(key), _MODULES)
+            elif module:
                 self._add(FOR_MODULES, *module)
         for each in (after,) if before is None and after else ():
             for pod in self._cluster.pods.by("owner", each.uid):  # heard of before it
@@ -225,11 +247,8 @@ class Controller:
         if found is None:
             self._written.pop(key, None)
             return
-        plan = plan_node(*found)
-        writes = any(isinstance(action, LabelNode) for action in plan.actions)
-        if writes and self._too_soon(key, self._pace.node_every_s, _NODES):
-            plan = Plan(actions=tuple(each for each in plan.actions if not isinstance(each, LabelNode)))
-        self._carry_out(key, plan, None, 0)
+        if not self._too_soon(key, _NODES):
+            self._carry_out(key, plan_node(*found), None, 0)
 
     def _reconcile_module(self, key: Key, namespace: str, name: str) -> None:
         subject = self._cluster.subject(namespace, name)
@@ -254,7 +273,9 @@ class Controller:
             self._cluster.retry_names(subject.uid)
             self.queue.add_after(key, self._pace.taken_s, _MODULES)
         writes = any(isinstance(action, SetStatus) for action in plan.actions)
-        if writes and self._too_soon(key, self._pace.status_every_s, _MODULES):
+        if key not in self._written and any(isinstance(action, Probe) for action in plan.actions):
+            self._written[key] = Written(at_s=time.monotonic(), rest_s=self._pace.asking_s)
+        if writes and self._too_soon(key, _MODULES):
             kept = tuple(each for each in plan.actions if not _of_status(each))
             plan = Plan(actions=kept, wake_at_s=plan.wake_at_s)
         try:
@@ -264,13 +285,24 @@ class Controller:
         if plan.wake_at_s is not None:
             self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
 
-    def _too_soon(self, key: Key, every_s: float, lane: int) -> bool:
+    def _too_soon(self, key: Key, lane: int) -> bool:
         """Whether a key was written a moment ago; then it comes again when it may be."""
-        left_s = self._written.get(key, 0.0) + every_s - time.monotonic()
-        if left_s > 0:
+        if (left_s := self._left_s(key)) > 0:
             self.queue.add_after(key, left_s, lane)
             return True
         return False
+
+    def _left_s(self, key: Key) -> float:
+        """Return for how long a key is not to be written again."""
+        last = self._written.get(key)
+        return last.at_s + last.rest_s - time.monotonic() if last else 0.0
+
+    def _write(self, key: Key) -> None:
+        """Note that a key has been written: what is written again and again is written less often."""
+        every_s = self._pace.node_every_s if key[0] == FOR_NODES else self._pace.status_every_s
+        last, now_s = self._written.get(key), time.monotonic()
+        again = last is not None and now_s - last.at_s < 2 * last.rest_s
+        self._written[key] = Written(at_s=now_s, rest_s=_SLOWER * every_s if again else every_s)
 
     def _carry_out(self, key: Key, plan: Plan, subject: Subject | None, seen: int) -> None:
         """Do all that can be done: what fails for one kernel must not stop the others.
@@ -296,7 +328,7 @@ class Controller:
                 failed = error if failed is None or isinstance(failed, Conflict) else failed
             else:
                 if isinstance(action, SetStatus | LabelNode):
-                    self._written[key] = time.monotonic()
+                    self._write(key)
                 _log(action, key)
                 self._observers.tell(action, subject, time.monotonic() - began)
         if failed is not None:
@@ -340,6 +372,14 @@ def _placed(node: Node, selected: Collection[str]) -> tuple[Any, ...]:
     """Return what of a node decides what Modules are planned: of our own labels, those that Modules select by."""
     labels = {key: value for key, value in node.labels.items() if not key.startswith(PREFIX) or key in selected}
     return (node.kernel, labels, node.taints, node.architecture)
+
+
+def _counts_differ(before: OwnedObject, after: OwnedObject) -> bool:
+    """Whether two states of a DaemonSet differ in nothing but how many pods there are."""
+    old, new = before.daemon_set, after.daemon_set
+    if old is None or new is None:
+        return False
+    return replace(old, scheduled=new.scheduled, ready=new.ready, available=new.available) == new
 
 
 def _log(action: Action, key: Key) -> None:

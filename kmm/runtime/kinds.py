@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
+
+import msgspec
 
 from kmm.api.metadata import PREFIX
 from kmm.contract import Kind
@@ -13,6 +15,7 @@ from kmm.core import names
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, node_of
 from kmm.core.view import DaemonSet
+from kmm.runtime.labels import Labels
 
 MODULE = Kind(api_version="kmm.sigs.x-k8s.io/v1beta1", kind="Module", plural="modules")
 NODE = Kind(api_version="v1", kind="Node", plural="nodes")
@@ -56,13 +59,65 @@ def path_of(kind: Kind, namespace: str = "", name: str = "") -> str:
     return root + (f"/namespaces/{namespace}" if namespace else "") + f"/{kind.plural}" + (f"/{name}" if name else "")
 
 
+class _Meta(TypedDict, total=False):
+    name: str
+    namespace: str
+    uid: str
+    resourceVersion: str
+    deletionTimestamp: str
+    labels: dict[str, str]
+    ownerReferences: list[dict[str, Any]]
+    finalizers: list[str]
+
+
+class _NodeInfo(TypedDict, total=False):
+    kernelVersion: str
+    architecture: str
+    osImage: str
+
+
+class _Condition(TypedDict, total=False):
+    type: str
+    status: str
+
+
+class _NodeSpec(TypedDict, total=False):
+    taints: list[dict[str, Any]]
+
+
+class _NodeStatus(TypedDict, total=False):
+    nodeInfo: _NodeInfo
+    conditions: list[_Condition]
+
+
+class _Node(TypedDict, total=False):
+    metadata: _Meta
+    spec: _NodeSpec
+    status: _NodeStatus
+
+
+class _PodSpec(TypedDict, total=False):
+    nodeName: str
+    readinessGates: list[Any]
+
+
+class _Pod(TypedDict, total=False):
+    metadata: _Meta
+    spec: _PodSpec
+    status: dict[str, Any]
+
+
+# A node's list of images is most of it, as a pod's volumes are: what is not named above is passed over, not read.
+read_node = msgspec.json.Decoder(_Node).decode
+read_pod = msgspec.json.Decoder(_Pod).decode
+
+
 def trim_node(body: Mapping[str, Any]) -> Node:
     """Return what placement asks of a node; strings that many nodes share are kept once."""
     node = node_of(body)
-    labels = {sys.intern(key): sys.intern(value) for key, value in node.labels.items()}
     return replace(
         node,
-        labels=labels,
+        labels=Labels(node.labels),
         kernel=sys.intern(node.kernel),
         architecture=sys.intern(node.architecture),
         os_image=sys.intern(node.os_image),

@@ -64,7 +64,8 @@ class Queue(Generic[K]):
             self._due[key] = due
             self._count += 1
             heapq.heappush(self._later, (due, self._count, key, lane))
-            self._changed.notify()
+            if self._later[0][2] == key:
+                self._changed.notify()  # whoever waits for the next one waits too long
 
     def take(self) -> K | None:
         """Wait for a key and take it; None once the queue is closed. It is to be given back with `done`."""

@@ -38,12 +38,13 @@ PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io
 class Source(Generic[V]):
     """What to follow.
 
-    `trim`: from an object to what is kept of it; `metadata_only`: no more is asked for; `optional`: a cluster that
-    does not have the kind has none of it.
+    `trim`: from an object to what is kept of it; `read`: from JSON to the object, or to as much as `trim` looks at;
+    `metadata_only`: no more is asked for; `optional`: a cluster that does not have the kind has none of it.
     """
 
     path: str
     trim: Callable[[Mapping[str, Any]], V]
+    read: Callable[[bytes | msgspec.Raw], Mapping[str, Any]] = msgspec.json.decode
     selector: str = ""
     metadata_only: bool = False
     optional: bool = False
@@ -72,7 +73,8 @@ class _ListMeta(msgspec.Struct):
 
 class _List(msgspec.Struct):
     metadata: _ListMeta
-    items: list[dict[str, Any]] | None = None  # of metadata alone, an empty list is null
+    # Read one by one: of a page read whole, the memory would never be given back. Of metadata alone, none is null.
+    items: list[msgspec.Raw] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -160,7 +162,7 @@ class Watch(Generic[V]):
             answer = self._transport.ask("GET", self.source.path, query=query, accept=accept)
             page = _LIST.decode(answer.body)
             for body in page.items or ():
-                item = item_of(body, self.source.trim)
+                item = item_of(self.source.read(body), self.source.trim)
                 uids.add(item.uid)
                 self.store.put(item)
             if self._stopping.is_set():
@@ -220,7 +222,7 @@ class Watch(Generic[V]):
             meta = _OBJECT.decode(event.object).metadata
             self.store.drop(meta.namespace, meta.name, meta.uid, int(meta.resourceVersion))
             return meta.resourceVersion
-        item = item_of(msgspec.json.decode(event.object), self.source.trim)
+        item = item_of(self.source.read(event.object), self.source.trim)
         self.store.put(item)
         return str(item.version)
 
