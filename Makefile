@@ -1,6 +1,6 @@
 # Everything here needs Python >= 3.11, pip, make and git; the rest is fetched into the checkout.
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types format demo e2e bench lock docs wheels clean
+.PHONY: help setup test lint types format demo e2e bench bench-smoke lock docs wheels clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -76,8 +76,12 @@ demo: $(READY) ## see the whole life of Modules, in a cluster of its own; under 
 e2e: wheels ## use the wheels as a stranger would, and run against a real control plane (built with Go, 8 minutes once)
 	@$(BIN)/pytest -m e2e --durations 5
 
-bench: $(READY) ## measure what the issues ask for
+bench: $(READY) ## measure it all, also on a real control plane (half an hour); docs/benchmarks has the results
 	@$(BIN)/python tests/bench/bench.py
+	@$(BIN)/python tests/bench/compare.py
+
+bench-smoke: $(READY) ## the same on a real control plane in small, in 2 minutes; fails where too much is asked
+	@$(BIN)/python tests/bench/compare.py --smoke
 
 LOCK := requirements.lock
 lock: | $(UV) ## pin every dependency, by version and hash, without download addresses

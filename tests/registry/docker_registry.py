@@ -77,11 +77,16 @@ class DockerRegistry:
     """A running registry, as a context manager; its files are in `folder`.
 
     `auth`: that part of its configuration, <https://distribution.github.io/distribution/about/configuration/>;
-    `authority`: who signs its certificate, where it is to serve HTTPS.
+    `authority`: who signs its certificate, where it is to serve HTTPS; `access_log`: whether requests are logged.
     """
 
     def __init__(
-        self, folder: Path, *, auth: Mapping[str, Any] | None = None, authority: trustme.CA | None = None
+        self,
+        folder: Path,
+        *,
+        auth: Mapping[str, Any] | None = None,
+        authority: trustme.CA | None = None,
+        access_log: bool = False,
     ) -> None:
         self.program = program()
         self.folder = folder.resolve()
@@ -95,7 +100,7 @@ class DockerRegistry:
             http["tls"] = {"certificate": str(self.folder / "server.pem"), "key": str(self.folder / "server.pem")}
         config = {
             "version": "0.1",
-            "log": {"level": "info", "accesslog": {"disabled": True}},
+            "log": {"level": "info", "accesslog": {"disabled": not access_log}},
             "storage": {
                 "filesystem": {"rootdirectory": str(self.folder / "storage")},
                 "delete": {"enabled": True},
