@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kmm import NAMESPACE
 from kmm.api.manifest import ManifestError, documents, read_limited
 from kmm.api.schema import Items, Number, Part, Text, entries, flag, free, load, number, part, schema, text, texts
 from kmm.contract import Settings, nearest
@@ -81,6 +82,11 @@ class Config:
     )
     operator_namespace: str | None = None
     images: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        """The namespace that the operator runs in, and has its lease in."""
+        return self.operator_namespace or NAMESPACE
 
     def settings_of(self, plugin: str) -> Settings:
         """Return what the plugin of that name may know."""

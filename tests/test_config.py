@@ -20,6 +20,7 @@ def test_without_a_file_and_variables_all_is_default():
     config = read_config({})
     assert config.plugins.allow == ()
     assert config.operator_namespace is None
+    assert config.namespace == "openshift-kmm"
     assert config.settings_of("anything").options == {}
 
 
@@ -41,7 +42,7 @@ def test_what_the_go_operators_manifests_set_is_taken():
             "KMM_MANAGED": "1",
         }
     )
-    assert config.operator_namespace == "kmm"
+    assert (config.operator_namespace, config.namespace) == ("kmm", "kmm")
     assert config.settings_of("x").images == {"sign": "s", "must-gather": "g"}
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kmm import __version__
+from kmm import NAMESPACE, __version__
 from kmm.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _all_manifests() -> None:
 def _rbac(
     namespace: Annotated[
         str, typer.Option("--namespace", "-n", help="The namespace that the operator runs in.")
-    ] = "openshift-kmm",
+    ] = NAMESPACE,
     output: Annotated[str, typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
     config: ConfigOption = None,
 ) -> None:

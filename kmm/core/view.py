@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from kmm import NAMESPACE
 from kmm.api.module import ModuleSpec
 from kmm.contract import Finding, Kind, Manifest, ModuleRef, Progress, Tls
 from kmm.core import names
@@ -185,7 +186,7 @@ class SecretFacts:
 class Operator:
     """What the operator's configuration and its cluster say."""
 
-    namespace: str = "openshift-kmm"
+    namespace: str = NAMESPACE
     openshift: bool = False
     privileged_namespaces: frozenset[str] = frozenset()
     max_unavailable: int | str = 1

@@ -37,7 +37,7 @@ def run(kubeconfig: Path | None, config_file: Path | None, log_level: str) -> in
     catalog = load_catalog(config.plugins.allow, config.settings_of, options=config.plugins.options.keys())
     transport = connect(kubeconfig)
     log_to_standard_error(log_level.upper())
-    _may(transport, config.operator_namespace or "openshift-kmm")
+    _may(transport, config.namespace)
     app = App(config, catalog, transport)
     told = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):

@@ -77,11 +77,10 @@ class App:
         self._watches = [
             Watch(transport, source, store, self._watch_failed) for source, store in self.cluster.followed
         ]
-        namespace = config.operator_namespace or "openshift-kmm"
         identity = f"{socket.gethostname()}_{uuid.uuid4()}"
         self.elector = Elector(
             transport,
-            namespace,
+            config.namespace,
             LEASE_NAME,
             identity,
             self.controller.start,
@@ -183,7 +182,7 @@ def operator_of(config: Config, transport: Transport) -> Operator:
         raise ConfigError(f"{transport.host} does not answer as an API server does: is the address right?") from None
     found = {each["name"] for each in groups}
     return Operator(
-        namespace=config.operator_namespace or "openshift-kmm",
+        namespace=config.namespace,
         openshift="security.openshift.io" in found,
         privileged_namespaces=frozenset(config.privileged_namespaces),
         denied_means_missing=frozenset(
