@@ -103,7 +103,8 @@ class Hands:
         try:
             answer = self._transport.ask("POST", path_of(action.kind, subject.ref.namespace), action.manifest)
         except AlreadyExists:
-            body = self._transport.ask("GET", path_of(action.kind, subject.ref.namespace, action.name)).read()
+            path = path_of(action.kind, subject.ref.namespace, action.name)
+            body = self._transport.ask("GET", path).read()
             owners = body["metadata"].get("ownerReferences") or ()
             if any(each.get("controller") and each["uid"] == subject.uid for each in owners):
                 # Made before, and its answer was lost; or somebody took off the labels that we see it by.
@@ -112,7 +113,6 @@ class Hands:
                     store.put(item_of(body, trim))
                 else:
                     patch = {"metadata": {"uid": body["metadata"]["uid"], "labels": labels}}
-                    path = path_of(action.kind, subject.ref.namespace, action.name)
                     self._remember(store, self._transport.ask("PATCH", path, patch, MERGE_PATCH), trim)
                 return
             # Not ours: nothing is touched, and the next plan says so.
