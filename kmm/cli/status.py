@@ -22,7 +22,7 @@ from kmm.admission import printable
 from kmm.api.schema import at
 from kmm.contract import nearest
 from kmm.core.reasons import About, Reason, reason_of
-from kmm.core.status import readable
+from kmm.core.status import kernels_named, readable
 from kmm.errors import ConfigError, KmmError
 from kmm.runtime.advice import advice
 from kmm.runtime.kinds import LEASE, MODULE, path_of
@@ -335,10 +335,8 @@ def _notes(module: ModuleSeen) -> Iterator[tuple[str, str, str, str]]:
     for reason, kernels in by.items():
         remedy = _remedy(reason, module)
         if reason != Reason.LOADING and (remedy or (kernels[0].message and kernels[0].state != "Settled")):
-            named = ", ".join(each.kernel[:_CELL_LONGEST] for each in kernels[:_NAMED])
-            more = f" and {len(kernels) - _NAMED} more" if len(kernels) > _NAMED else ""
-            plural = "s" if len(kernels) > 1 else ""
-            yield f"kernel{plural} {named}{more}", reason, kernels[0].message, remedy
+            where = kernels_named([each.kernel[:_CELL_LONGEST] for each in kernels], _NAMED)
+            yield where, reason, kernels[0].message, remedy
     for reason, message in module.others:
         if reason == Reason.DEVICE_PLUGIN_STARTING and module.loaded < module.wanted:
             continue  # it follows the driver

@@ -18,7 +18,7 @@ from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason, reason_of
 from kmm.core.rendered import RendererError
-from kmm.core.status import KERNELS_MOST, KernelState, readable, status
+from kmm.core.status import KERNELS_MOST, KernelState, kernels_named, readable, status
 from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
 from kmm.errors import PluginError, SpecError
 
@@ -367,21 +367,19 @@ def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]
         if state.reason in _TOLD and before.get(state.kernel) != state.reason:
             begun.setdefault(state.reason, []).append(state)
     told = [
-        Announce(reason=reason, message=_of_kernels(those), warning=True, with_status=True)
+        # One event for those that the same has befallen, however many they are.
+        Announce(
+            reason=reason,
+            message=f"{kernels_named([each.kernel for each in those], _NAMED)}: {those[0].message}",
+            warning=True,
+            with_status=True,
+        )
         for reason, those in begun.items()
     ]
     was, now = (_ready(each) for each in (view.status, made))
     if now.get("reason") == Reason.READY and was.get("reason") != Reason.READY:
         told.append(Announce(reason=Reason.LOADED, message=now["message"], with_status=True))
     return told
-
-
-def _of_kernels(states: Sequence[KernelState]) -> str:
-    """Return what is told of kernels that the same has befallen: one event, however many they are."""
-    kernels = [state.kernel for state in states]
-    named = ", ".join(kernels[:_NAMED])
-    more = f" and {len(kernels) - _NAMED} more" if len(kernels) > _NAMED else ""
-    return f"kernel{'s' * (len(kernels) > 1)} {named}{more}: {states[0].message}"
 
 
 def _ready(status_: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -43,6 +43,12 @@ def timestamp(at_s: float) -> str:
     return datetime.fromtimestamp(int(at_s), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def kernels_named(kernels: Sequence[str], most: int) -> str:
+    """Return "kernel a", or "kernels a, b and 7 more": of many, the first `most` are named."""
+    more = f" and {len(kernels) - most} more" if len(kernels) > most else ""
+    return f"kernel{'s' * (len(kernels) > 1)} {', '.join(kernels[:most])}{more}"
+
+
 def status(
     subject: Subject,
     view: View,

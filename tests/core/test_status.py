@@ -10,7 +10,7 @@ from kmm.api.schema import load
 from kmm.contract import Kind, ModuleRef
 from kmm.core import names
 from kmm.core.reasons import Reason
-from kmm.core.status import KernelState, status, timestamp
+from kmm.core.status import KernelState, kernels_named, status, timestamp
 from kmm.core.view import DaemonSet, KernelNodes, Subject, View
 
 KIND = Kind(api_version="apps/v1", kind="DaemonSet", plural="daemonsets")
@@ -49,6 +49,13 @@ def made(*kernels: KernelState, of=SUBJECT, blocked=None, wrong=None, now_s=NOW,
 
 def conditions(found: dict) -> dict[str, tuple[str, str, str]]:
     return {each["type"]: (each["status"], each["reason"], each["message"]) for each in found["conditions"]}
+
+
+@pytest.mark.parametrize(
+    ("kernels", "text"), [("a", "kernel a"), ("abc", "kernels a, b, c"), ("abcdefgh", "kernels a, b, c and 5 more")]
+)
+def test_of_many_kernels_the_first_are_named_and_the_rest_is_counted(kernels, text):
+    assert kernels_named([*kernels], 3) == text
 
 
 @pytest.mark.parametrize(("at_s", "text"), [(0.0, "1970-01-01T00:00:00Z"), (THEN, THEN_TEXT), (NOW, NOW_TEXT)])
