@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
 
 from kmm import __version__
 from kmm.catalog import Catalog
@@ -29,7 +28,6 @@ from kmm.runtime.metrics import Metrics
 from kmm.runtime.observers import Observers
 from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
-from kmm.runtime.store import Item
 from kmm.runtime.transport import ApiError, Transport
 from kmm.runtime.watch import Watch
 
@@ -73,7 +71,7 @@ class App:
             self.cluster, hands, self._references, Masks(transport), self._observers, self.metrics, options.pace
         )
         self.metrics.of(self.cluster)
-        self.cluster.modules.heard.append(self._heard_of_module)
+        self.controller.forgetters.append(self._probes.forget)
         self._watches = [
             Watch(transport, source, store, self._watch_failed) for source, store in self.cluster.followed
         ]
@@ -154,10 +152,6 @@ class App:
 
     def _answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         self.controller.answered(question, answer, subject, fresh_s)
-
-    def _heard_of_module(self, before: Item[Any] | None, after: Item[Any] | None) -> None:
-        if before and (after is None or after.uid != before.uid):
-            self._probes.forget(before.uid)
 
     def _changed_in(self, namespace: str) -> None:
         self.controller.changed_in(namespace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
@@ -83,6 +83,8 @@ class Controller:
         self._masks, self._observers, self._metrics = masks, observers, metrics
         self._written: dict[Key, Written] = {}
         self._queued: set[Key] = set()  # Modules that wait for a slot
+        # Each is told the uid of a Module that is gone.
+        self.forgetters: list[Callable[[str], None]] = [cluster.forget, references.forget]
         self._threads = [
             threading.Thread(target=self._work, name=f"worker-{number}", daemon=True) for number in range(workers)
         ]
@@ -165,9 +167,9 @@ class Controller:
             if each is not None:
                 self._add(FOR_MODULES, *each.key)
         if (before and before.uid) != (after and after.uid):
-            for gone in (before,) if before else ():
-                self._cluster.forget(gone.uid)
-                self._references.forget(gone.uid)
+            if before:
+                for forget in self.forgetters:
+                    forget(before.uid)
             # Labels that name a Module go with it.
             for each in (before, after):
                 said = _labels_of(*each.key) if each else set[str]()
