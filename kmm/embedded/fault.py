@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -50,20 +50,11 @@ class Fault:
             ValueError, TypeError: what is wrong.
         """
         self.kind = Kind(self.kind)
-        verbs: object = self.verbs
-        if not isinstance(verbs, tuple) or set(verbs) - set(VERBS):
-            raise ValueError(f"verbs has to be a tuple of {', '.join(VERBS)}, not {verbs!r}")
+        check(self, {"verbs": VERBS})
         if self.resource != self.resource.lower():
             raise ValueError(f"resource is a plural in lower case, such as nodes, not {self.resource!r}")
-        code: object = self.code
-        if not isinstance(code, int) or not 400 <= code <= 599:
-            raise ValueError(f"code has to be an error's, 400 to 599, not {code!r}")
         if self.kind in (Kind.DELAY, Kind.LAG) and self.delay_s <= 0:
             raise ValueError(f"{self.kind} needs delay_s")
-        skip: object = self.skip
-        times: object = self.times
-        if not isinstance(skip, int) or not isinstance(times, int | None):
-            raise TypeError("times and skip have to be whole numbers")
 
     def failure(self) -> Failure:
         """Return the error to answer with."""
@@ -85,7 +76,27 @@ class Countable(Protocol):
 
     times: int | None
     skip: int
+    code: int
     struck: int
+
+
+def check(fault: Countable, known: Mapping[str, Collection[str]]) -> None:
+    """Refuse what a fault of any server cannot have. `known`: the words that its filters are made of, by field.
+
+    Raises:
+        ValueError, TypeError: what is wrong.
+    """
+    for name, words in known.items():
+        given: object = getattr(fault, name)
+        if not isinstance(given, tuple) or set(given) - set(words):
+            raise ValueError(f"{name} has to be a tuple of {', '.join(words)}, not {given!r}")
+    code: object = fault.code
+    if not isinstance(code, int) or not 400 <= code <= 599:
+        raise ValueError(f"code has to be an error's, 400 to 599, not {code!r}")
+    skip: object = fault.skip
+    times: object = fault.times
+    if not isinstance(skip, int) or not isinstance(times, int | None):
+        raise TypeError("times and skip have to be whole numbers")
 
 
 F = TypeVar("F", bound=Countable)

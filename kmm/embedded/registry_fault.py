@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from kmm.embedded.fault import Armed
+from kmm.embedded.fault import Armed, check
 from kmm.embedded.registry_failure import Refusal
 
 
@@ -69,21 +69,11 @@ class RegistryFault:
             ValueError, TypeError: what is wrong.
         """
         self.kind = Trouble(self.kind)
-        for name, said, known in (("on", self.on, KINDS), ("methods", self.methods, METHODS)):
-            given: object = said
-            if not isinstance(given, tuple) or set(given) - set(known):
-                raise ValueError(f"{name} has to be a tuple of {', '.join(known)}, not {given!r}")
-        code: object = self.code
-        if not isinstance(code, int) or not 400 <= code <= 599:
-            raise ValueError(f"code has to be an error's, 400 to 599, not {code!r}")
+        check(self, {"on": KINDS, "methods": METHODS})
         if self.kind in (Trouble.DELAY, Trouble.DRIP) and self.delay_s <= 0:
             raise ValueError(f"{self.kind} needs delay_s")
         if self.kind is Trouble.MISTYPE and not self.value:
             raise ValueError(f"{self.kind} needs a value")
-        skip: object = self.skip
-        times: object = self.times
-        if not isinstance(skip, int) or not isinstance(times, int | None):
-            raise TypeError("times and skip have to be whole numbers")
 
     def refusal(self) -> Refusal:
         """Return the error to answer with."""

@@ -241,10 +241,11 @@ def test_an_interrupted_upload_goes_on_where_it_ended(registry, client):
         ({"kind": Trouble.REFUSE, "code": 200}, "400 to 599"),
         ({"kind": Trouble.DRIP}, "drip needs delay_s"),
         ({"kind": Trouble.MISTYPE}, "mistype needs a value"),
+        ({"kind": Trouble.REFUSE, "times": "3"}, "whole numbers"),
     ],
 )
 def test_a_fault_that_would_never_strike_is_refused(options, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         RegistryFault(**options)
 
 
