@@ -204,15 +204,9 @@ def _signed_again(
     now_s: float,
 ) -> ImageStep:
     """Sign a final image that exists once more, since its certificate has changed; it is never built again."""
-    step = _made(subject, target, nodes, view, makers, tasks, now_s)
-    if target.build is not None and step.reason in (Reason.BUILDING, Reason.BUILD_QUEUED):
-        return ImageStep(
-            phase=Phase.READY,
-            reason=Reason.CERTIFICATE_CHANGED,
-            message=f"{target.image} is signed with another certificate, and what it was signed from is gone: delete "
-            "the image to have it built and signed again",
-        )
-    return step
+    if target.build is None:
+        return _made(subject, target, nodes, view, makers, tasks, now_s)
+    return _build_then_sign(subject, target, nodes, view, makers, tasks, now_s, builds=False)
 
 
 def _build_then_sign(
@@ -223,7 +217,10 @@ def _build_then_sign(
     makers: Makers,
     tasks: list[Task],
     now_s: float,
+    *,
+    builds: bool = True,
 ) -> ImageStep:
+    """Sign what was built, and build it first where that is not there, if `builds`."""
     temporary = temporary_image(target.image, subject.ref)
     build = _build_job(subject, target, temporary, nodes, view, makers)
     sign = _sign_job(subject, target, temporary, target.tls, view, makers, made_from=build.inputs)
@@ -242,8 +239,19 @@ def _build_then_sign(
             return _attempt(subject, sign, tasks, view, now_s)
     elif not _is_missing(answer, temporary, view):
         return _unanswered(question, answer, temporary)
-    step = _attempt(subject, build, tasks, view, now_s)
-    return _unanswered(question, None, temporary) if step.starts and question in view.stale else step
+    if builds:
+        step = _attempt(subject, build, tasks, view, now_s)
+    else:
+        step = ImageStep(
+            phase=Phase.READY,
+            reason=Reason.CERTIFICATE_CHANGED,
+            message=f"{target.image} is signed with another certificate, and what it was signed from is gone: delete "
+            "the image to have it built and signed again",
+        )
+    # Neither a build nor a person begins with an answer that is too old.
+    if (step.starts or not builds) and question in view.stale:
+        return _unanswered(question, None, temporary)
+    return step
 
 
 def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:

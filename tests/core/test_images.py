@@ -955,11 +955,38 @@ def test_an_image_that_was_built_here_is_signed_again_from_what_was_built():
     assert (job_type(created(step)), request_of(created(step))["unsigned_image"]) == ("sign", TEMPORARY)
 
 
+@pytest.mark.parametrize("build_slots", [0, 1])
 @pytest.mark.parametrize("temporary", [Missing(), there(), there(**{INPUTS_RECORDED: "inputs of another build"})])
-def test_another_certificate_never_rebuilds_a_final_image_that_exists(temporary):
+def test_another_certificate_never_rebuilds_a_final_image_that_exists(temporary, build_slots):
     found = there(**{CERTIFICATE_RECORDED: "old"})
-    step = plan(BUILD_AND_SIGN, answers={asked(): found, asked(TEMPORARY): temporary})
+    answers = {asked(): found, asked(TEMPORARY): temporary}
+    step = plan(BUILD_AND_SIGN, answers=answers, build_slots=build_slots)
     assert "build" not in [job_type(each) for each in of(step, Create)]
+    assert (step.phase, step.reason) == (Phase.READY, Reason.CERTIFICATE_CHANGED)
+    assert "delete the image" in step.message
+    step = plan(BUILD_AND_SIGN, answers=answers, stale=frozenset({asked(TEMPORARY)}), build_slots=build_slots)
+    assert step.actions == (Probe(question=asked(TEMPORARY)),), "nobody is told so by an answer that is too old"
+
+
+@pytest.mark.parametrize("how", [SIGN, BUILD_AND_SIGN])
+def test_what_is_signed_again_waits_for_a_slot_like_everything_else(how):
+    temporary = there(**{INPUTS_RECORDED: inputs_of(started(BUILD_AND_SIGN))})
+    answers = {asked(): there(**{CERTIFICATE_RECORDED: "old"}), asked(TEMPORARY): temporary}
+    step = plan(how, answers=answers, build_slots=0)
+    assert (step.phase, step.reason, step.actions) == (Phase.READY, Reason.BUILD_QUEUED, ())
+    assert job_type(created(plan(how, answers=answers))) == "sign"
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("how", [SIGN, BUILD_AND_SIGN])
+def test_a_certificate_that_changes_once_more_restarts_what_signs_again(how, state):
+    found = there(**{CERTIFICATE_RECORDED: "old"})
+    temporary = there(**{INPUTS_RECORDED: inputs_of(started(BUILD_AND_SIGN))})
+    answers = All(found, {asked(TEMPORARY): temporary})
+    outdated = task(created(plan(how, answers=answers)), state)
+    step = plan(how, answers=answers, tasks=[outdated], secrets=digest_of("cert"))
+    assert (step.phase, deleted(step), of(step, Create)) == (Phase.READY, ["task-uid"], [])
+    assert job_type(created(plan(how, answers=answers, secrets=digest_of("cert")))) == "sign"
 
 
 # ── The queue, and what is missing ────────────────────────────────────────────────────────────────────────────
