@@ -100,8 +100,12 @@ Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Release 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to do now, when to look again at the latest (seconds since the epoch), and why not more."""
+    """What to do now, when to look again at the latest (seconds since the epoch), and why not more.
+
+    `queued`: a build or signature waits for a slot, which any task that ends may give it.
+    """
 
     actions: tuple[Action, ...] = ()
     wake_at_s: float | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    queued: bool = False

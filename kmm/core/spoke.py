@@ -13,7 +13,7 @@ from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose, is_news
 from kmm.core.diff import NameTakenError, Wanted, bring
-from kmm.core.images import InputMissingError, Makers, Phase, certificate, deletes, image_step
+from kmm.core.images import ImageStep, InputMissingError, Makers, Phase, certificate, deletes, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason, reason_of
@@ -66,6 +66,7 @@ class _KernelPlan:
     actions: tuple[Action, ...] = ()
     wake_at_s: float | None = None
     starts: int = 0
+    queued: bool = False
 
 
 def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) -> Plan:
@@ -109,6 +110,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         wake_at_s=min(wakes, default=None),
         reasons={state.kernel: f"{state.reason}: {state.message}".rstrip(": ") for state in states}
         | ({"": f"{blocked[0]}: {blocked[1]}"} if blocked else {}),
+        queued=any(each.queued for each in kernels),
     )
 
 
@@ -248,7 +250,7 @@ def _plan_target(
         if planned.actions or planned.state.reason is Reason.IMAGE_PULL_FAILED:
             # Tasks go only once the loader is there: it is then what proves that the image is.
             return replace(planned, state=state)
-        return replace(planned, state=state, actions=step.actions, wake_at_s=step.wake_at_s, starts=step.starts)
+        return _carrying(replace(planned, state=state), step)
     state = KernelState(
         kernel=target.kernel,
         nodes=nodes.nodes,
@@ -262,7 +264,18 @@ def _plan_target(
         last_failure_s=step.last_failure_s,
         inputs=step.inputs,
     )
-    return _KernelPlan(state=state, actions=step.actions, wake_at_s=step.wake_at_s, starts=step.starts)
+    return _carrying(_KernelPlan(state=state), step)
+
+
+def _carrying(planned: _KernelPlan, step: ImageStep) -> _KernelPlan:
+    """Return a kernel's plan with what brings its image on."""
+    return replace(
+        planned,
+        actions=step.actions,
+        wake_at_s=step.wake_at_s,
+        starts=step.starts,
+        queued=step.reason is Reason.BUILD_QUEUED,
+    )
 
 
 def _loading(

@@ -16,7 +16,6 @@ from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, SetStatus
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
-from kmm.core.reasons import Reason
 from kmm.core.spoke import plan_module
 from kmm.core.view import Answer, Question, Subject
 from kmm.errors import KmmError
@@ -269,8 +268,7 @@ class Controller:
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
         if (starts := _starts(plan)) and not self._cluster.reserve(subject, starts):
             plan = plan_module(subject, replace(view, build_slots=0), self._cluster.catalog, now_s)
-        waits = any(reason.startswith(Reason.BUILD_QUEUED) for reason in plan.reasons.values())
-        (self._queued.add if waits else self._queued.discard)(key)
+        (self._queued.add if plan.queued else self._queued.discard)(key)
         if view.taken:
             self._cluster.retry_names(subject.uid)
             self.queue.add_after(key, self._pace.taken_s, _MODULES)

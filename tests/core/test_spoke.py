@@ -10,13 +10,25 @@ from kmm.api.metadata import PREFIX
 from kmm.api.module import ModuleSpec
 from kmm.api.schema import load
 from kmm.catalog import Catalog, Plugin, build_catalog
-from kmm.contract import Finding, Kind, ModuleRef, Progress, State
+from kmm.contract import CERTIFICATE_ANNOTATION, Finding, Kind, ModuleRef, Progress, State
 from kmm.core import names
 from kmm.core.actions import Announce, Create, Delete, SetStatus
 from kmm.core.images import learn
 from kmm.core.reasons import Reason
 from kmm.core.spoke import plan_module
-from kmm.core.view import DaemonSet, KernelNodes, Missing, Operator, Pod, Present, Question, Subject, Task, View
+from kmm.core.view import (
+    DaemonSet,
+    KernelNodes,
+    Missing,
+    Operator,
+    Pod,
+    Present,
+    Question,
+    SecretFacts,
+    Subject,
+    Task,
+    View,
+)
 from kmm.loader import load_catalog
 
 JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
@@ -288,6 +300,29 @@ def with_builder(made=None) -> Catalog:
 
 def missing(*images: str) -> dict:
     return {Question(image=f"r.example.com/a:{image}"): Missing() for image in images}
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_plan_says_whether_it_waits_for_a_slot(slots):
+    seen = view(dockerfiles={"d": ("dockerfile", "FROM a")}, answers=missing(K1), build_slots=slots)
+    made = plan(subject(spec=spec(BUILDS)), seen, with_builder())
+    assert (made.queued, [each.kind.kind for each in others(made)]) == (not slots, ["Job"] * slots)
+
+
+@pytest.mark.parametrize("slots", [0, 1])
+def test_a_plan_says_whether_it_waits_for_a_slot_though_the_image_is_loaded_meanwhile(slots):
+    signing = {"unsignedImage": "r.example.com/u", "keySecret": {"name": "k"}, "certSecret": {"name": "c"}}
+    of = subject(spec=spec([{"regexp": "^6", "containerImage": "r.example.com/a", "sign": signing}]))
+    there = Present(digest="sha256:0", annotations={CERTIFICATE_ANNOTATION: "old"})
+    secrets = {name: SecretFacts(keys=(), digest="d", certificate="new") for name in ("k", "c")}
+    asked = Question(image="r.example.com/a", annotations=True)
+    seen = view(answers={asked: there}, secrets=secrets, build_slots=slots)
+    catalog = build_catalog([Plugin(name="b", distribution="b", version="1", signers=(Builder(),))])
+    ready = loader(K1, of, seen, available=2, ready=2)
+    answers = {replace(asked, evidence=ready.uid): there}
+    made = plan(of, replace(seen, daemon_sets=(ready,), answers=answers), catalog)
+    assert (made.queued, [each.kind.kind for each in others(made)]) == (not slots, ["Job"] * slots)
+    assert status_of(made)["kernels"][0]["reason"] == Reason.LOADED
 
 
 def test_two_kernels_with_one_image_name_never_have_two_pushers():
