@@ -1,49 +1,48 @@
-"""Images from a registry, as far as a kubelet asks: is the manifest there?"""
+"""Images from a registry, as far as a kubelet asks: is the image there?"""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
-import aiohttp
-
+from kmm.contract import Access, Forbidden, ImageInfo, Unavailable
 from kmm.embedded.kubelet import Pull, PullError
-from kmm.oci import reference as references
+from kmm.oci import reference
+from kmm.oci.address import Addresses, parse_networks
+from kmm.oci.inspection import inspect
+from kmm.oci.session import Session
 
-_MANIFESTS = (
-    "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
-    "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json"
-)
+_ANYWHERE = Addresses(allowed=parse_networks(["0.0.0.0/0", "::/0"]))  # as a container runtime, without a proxy
 
 
-def from_registry(*, insecure: frozenset[str] = frozenset(), timeout_s: float = 10) -> Pull:
-    """Return a pull that asks the image's own registry, anonymously.
+def from_registry(access: Mapping[str, Access] | None = None, *, timeout_s: float = 10) -> Pull:
+    """Return a pull that asks the image's own registry.
 
-    `insecure`: the hosts (with port) that speak plain HTTP.
+    `access`: what the nodes know of registries, by host (with port): credentials, TLS, authorities. A registry that
+    is not there is asked by HTTPS and anonymously; the `imagePullSecrets` of pods are not looked at.
     """
+    known = dict(access or {})
 
     async def pull(image: str, _: Mapping[str, Any]) -> None:
         failed = f'failed to pull and unpack image "{image}": failed to resolve image'
         try:
-            reference = references.parse(image)
-        except references.ReferenceError as error:
-            raise PullError(f"{failed}: {error}") from error
-        scheme = "http" if reference.host in insecure else "https"
-        wanted = reference.digest or reference.tag or "latest"
-        url = f"{scheme}://{reference.host}/v2/{reference.path}/manifests/{wanted}"
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-                session.head(url, headers={"Accept": _MANIFESTS}) as answer,
-            ):
-                status = answer.status
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise PullError(f"{failed}: failed to do request: Head {url!r}: {error}") from error
-        if status == 404:
+            host = reference.parse(image).host
+            found = await asyncio.to_thread(_asked, image, known.get(host) or Access(), timeout_s)
+        except reference.ReferenceError as error:
+            raise PullError(f"{failed}: {error}") from None
+        except Forbidden:
+            denied = "pull access denied, repository does not exist or may require authorization"
+            raise PullError(f"{failed}: {denied}") from None
+        except Unavailable as error:
+            raise PullError(f"{failed}: failed to do request: {error}") from None
+        if found is None:
             raise PullError(f"{failed}: {image}: not found")
-        if status in (401, 403):
-            raise PullError(f"{failed}: pull access denied, repository does not exist or may require authorization")
-        if status != 200:
-            raise PullError(f"{failed}: unexpected status from HEAD request to {url}: {status}")
 
     return pull
+
+
+def _asked(image: str, access: Access, timeout_s: float) -> ImageInfo | None:
+    with closing(Session(_ANYWHERE, environ={})) as session:
+        return inspect(image, access, session, timeout_s)

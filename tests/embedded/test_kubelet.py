@@ -7,7 +7,6 @@ import base64
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from apiserver.client import eventually
@@ -16,7 +15,6 @@ from embedded.conftest import QUICK
 
 from kmm.embedded.kubelet import PullError
 from kmm.embedded.program import Exit, idle, process
-from kmm.embedded.pull import from_registry
 
 PODS = core("default", "pods")
 
@@ -302,45 +300,6 @@ def test_an_image_that_is_not_there_is_asked_for_again(start):
     assert {("Warning", "Failed", "Error: ErrImagePull"), ("Normal", "BackOff", 'Back-off pulling image "c:1"')} <= (
         reasons(api)
     )
-
-
-class _Registry(BaseHTTPRequestHandler):
-    def do_HEAD(self):
-        self.send_response(
-            {"/v2/team/there/manifests/1": 200, "/v2/team/secret/manifests/1": 401}.get(self.path, 404)
-        )
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-def test_images_can_come_from_a_registry(start):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Registry)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    host = f"127.0.0.1:{server.server_port}"
-    try:
-        _, api = start(pull=from_registry(insecure=frozenset({host})))
-        for name, image in (
-            ("there", f"{host}/team/there:1"),
-            ("missing", f"{host}/team/missing"),
-            ("secret", f"{host}/team/secret:1"),
-            ("down", "127.0.0.1:1/team/there:1"),
-            ("wrong", "UPPER/case"),
-        ):
-            api.post(PODS, a_pod(name, container={"image": image}))
-        eventually(lambda: state(api, "there")["ready"])
-        for name, words in (
-            ("missing", f"{host}/team/missing: not found"),
-            ("secret", "pull access denied"),
-            ("down", "failed to do request"),
-            ("wrong", "failed to resolve image"),
-        ):
-            message = eventually(lambda name=name: state(api, name)["state"]["waiting"]["message"])
-            assert words in message
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_a_volume_that_is_not_there_is_waited_for(start):
