@@ -1,4 +1,4 @@
-"""What the nodes of the demo do: pull real images, load the module that is inside for their kernel, unload it."""
+"""What the nodes of the demo do: load the module that is inside a real image for their kernel, unload it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import asyncio
 import re
 import shlex
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from kmm.contract import Access, Forbidden, ImageInfo, Unavailable
-from kmm.embedded.kubelet import PullError
 from kmm.embedded.program import Exit, Run, idle
 from kmm.oci.inspection import inspect
 from kmm.oci.session import Session
@@ -26,22 +24,12 @@ _DEADLINE_S = 10.0
 class Nodes:
     """The kernels of the nodes. `loaded`: modules by node; `told` hears of each that comes or goes."""
 
-    def __init__(self, session: Session, ca_pem: str, firmware: str, told: Callable[[str, str], None]) -> None:
-        self._session, self._access = session, Access(ca_pem=ca_pem)
+    def __init__(self, session: Session, access: Access, firmware: str, told: Callable[[str, str], None]) -> None:
+        self._session, self._access = session, access
         self._firmware, self._told = firmware, told
         self._lock = threading.Lock()
         self.loaded: dict[str, dict[str, str]] = {}
         self.firmware: dict[str, set[str]] = {}
-
-    async def pull(self, image: str, _: Mapping[str, Any]) -> None:
-        """Find an image in its registry, as a container runtime would."""
-        failed = f'failed to pull and unpack image "{image}"'
-        try:
-            found = await self._inspect(image)
-        except (Unavailable, Forbidden) as error:
-            raise PullError(f"{failed}: {error}") from None
-        if found is None:
-            raise PullError(f"{failed}: not found")
 
     async def run(self, run: Run) -> Exit:
         """Carry out a loader's hooks; everything else just runs."""

@@ -16,6 +16,7 @@ import yaml
 
 from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
+from kmm.contract import Access
 from kmm.core import names
 from kmm.demo import cast
 from kmm.demo.node import Nodes
@@ -23,6 +24,7 @@ from kmm.demo.operator import OperatorProcess
 from kmm.demo.screen import Screen
 from kmm.embedded.cluster import Cluster
 from kmm.embedded.kubelet import Pace
+from kmm.embedded.pull import from_registry
 from kmm.embedded.registry import Registry
 from kmm.errors import KmmError
 from kmm.oci.address import Addresses, parse_networks
@@ -49,9 +51,11 @@ class Story:
         session = Session(Addresses(allowed=parse_networks(["127.0.0.0/8"])), environ={})
         stack.callback(session.close)
         self.registry = stack.enter_context(Registry(auth="bearer", users={"robot": "s3cret"}, public=("*",)))
-        self.nodes = Nodes(session, self.registry.ca_pem, cast.FIRMWARE, self._of_node)
+        access = Access(ca_pem=self.registry.ca_pem)
+        self.nodes = Nodes(session, access, cast.FIRMWARE, self._of_node)
+        pull = from_registry({self.registry.host: access})
         self.cluster = stack.enter_context(
-            Cluster(program=self.nodes.run, pull=self.nodes.pull, pace=Pace(relist_s=0.05, back_off_s=0.5))
+            Cluster(program=self.nodes.run, pull=pull, pace=Pace(relist_s=0.05, back_off_s=0.5))
         )
         self.kubeconfig = self.cluster.kubeconfig()
         self.api: Transport = connect(self.kubeconfig)
