@@ -10,12 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import a_module, modules
+from cli.samples import LEASES, condition, kernel, lease, written
 from runtime.conftest import NAMESPACE
 
 from kmm import __version__
@@ -25,8 +25,6 @@ from kmm.embedded.fault import Fault, Kind
 from kmm.embedded.program import Exit, idle
 from kmm.errors import ConfigError
 
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
-LEASE = "kmm.sigs.x-k8s.io"
 DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
 KEYS = (Path(__file__).parents[2] / "docs/status.md").read_text()
 
@@ -43,31 +41,6 @@ def status(capsys, monkeypatch):
         return code, json.loads(out) if output == "json" else out.splitlines()
 
     return run
-
-
-def written(world, name="m", namespace=NAMESPACE, generation=1, **said):
-    """Make a Module whose status an operator has written, as it were."""
-    assert world.api.post(modules(namespace), a_module(name)).code == 201
-    answer = world.api.patch(
-        f"{modules(namespace)}/{name}/status", {"status": {"observedGeneration": generation, **said}}
-    )
-    assert answer.code == 200, answer.body
-
-
-def condition(reason, *, holds=False, kind="Ready", message=""):
-    value = "True" if holds else "False"
-    return {"type": kind, "status": value, "reason": reason, "message": message, "observedGeneration": 1}
-
-
-def kernel(name, reason, state="Failed", **more):
-    return {"kernelVersion": name, "nodes": 2, "reason": reason, "state": state, **more}
-
-
-def lease(world, *, ago_s=0.0, holder="somebody", namespace=NAMESPACE, duration_s=15, **more):
-    at = (datetime.now(UTC) - timedelta(seconds=ago_s)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec = {"holderIdentity": holder, "leaseDurationSeconds": duration_s, "renewTime": at, "acquireTime": at, **more}
-    answer = world.api.post(LEASES.format(namespace), {"metadata": {"name": LEASE}, "spec": spec})
-    assert answer.code == 201, answer.body
 
 
 # ── Modules ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -153,26 +126,6 @@ def test_of_many_kernels_the_failed_ones_are_shown_and_the_rest_is_counted(world
     assert len(lines) == 16
 
 
-def test_what_nobody_has_looked_at_yet_is_not_ready(world, status):
-    found = world(nodes=0)
-    found.api.post(modules(NAMESPACE), a_module("new"))
-    written(found, "changed", generation=0, conditions=[condition("AllReady", holds=True)])
-    code, told = status(found, output="json")
-    assert code == 1
-    assert [(each["name"], each["ready"], each["reason"]) for each in told["modules"]] == [
-        ("changed", False, "NotSeenYet"),
-        ("new", False, "NotSeenYet"),
-    ]
-
-
-def test_a_module_on_its_way_out_is_said_to_be(world, status):
-    found = world(nodes=0)
-    written(found, conditions=[condition("AllReady", holds=True)])
-    found.api.patch(f"{modules(NAMESPACE)}/m", {"metadata": {"finalizers": ["example.com/wait"]}})
-    found.api.delete(f"{modules(NAMESPACE)}/m")
-    assert [each["reason"] for each in status(found, output="json")[1]["modules"]] == ["Deleting"]
-
-
 def test_a_module_without_nodes_is_ready_and_has_a_hint(world, status):
     found = world(nodes=0)
     lease(found)
@@ -199,16 +152,6 @@ def test_one_module_or_one_namespace_can_be_asked_for(world, status):
     assert names(None, drivers) == [f"{drivers}/second"]
     with pytest.raises(ConfigError, match=r'no Module "secnd" in any namespace; did you mean "second"\?'):
         status(found, "secnd")
-
-
-def test_many_modules_are_read_page_by_page(world, status, monkeypatch):
-    found = world(nodes=0)
-    for number in range(5):
-        written(found, f"m{number}")
-    monkeypatch.setattr(command, "_PAGE", 2)
-    before = found.mark()
-    assert len(status(found, output="json")[1]["modules"]) == 5
-    assert [each.resource for each in found.entries(before)].count("modules") == 3
 
 
 def test_nothing_that_a_terminal_would_obey_is_printed(world, status):
@@ -283,40 +226,6 @@ def test_an_operator_that_fell_silent_is_not_there(world, status):
     assert (code, told["operators"][0]["state"], told["operators"][0]["holder"]) == (1, "Expired", "somebody")
     _, lines = status(found)
     assert "nobody leads: not a word since" in lines[0]
-
-
-@pytest.mark.parametrize("ago_s", [3600, -3600])
-def test_a_clock_that_is_wrong_makes_nobody_silent(world, status, ago_s):
-    found = world(nodes=0)
-    lease(found, ago_s=ago_s, duration_s=2)
-    over = threading.Event()
-
-    def renew():
-        number = 0
-        while not over.wait(0.05):
-            number += 1
-            at = (datetime.now(UTC) - timedelta(seconds=ago_s - number / 1000)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-            found.api.patch(f"{LEASES.format(NAMESPACE)}/{LEASE}", {"spec": {"renewTime": at}})
-
-    thread = threading.Thread(target=renew)
-    thread.start()
-    try:
-        assert status(found, output="json")[1]["operators"][0]["state"] == "Leading"
-    finally:
-        over.set()
-        thread.join()
-
-
-def test_another_kind_of_operator_is_not_given_our_version(world, status):
-    found = world(nodes=0)
-    app = found.operator()
-    eventually(app.elector.is_leader)
-    app.stop()
-    at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    spec = {"holderIdentity": "go", "renewTime": at, "acquireTime": at, "leaseDurationSeconds": 3600}
-    found.api.patch(f"{LEASES.format(NAMESPACE)}/{LEASE}", {"spec": spec})
-    operator = status(found, output="json")[1]["operators"][0]
-    assert (operator["state"], operator["holder"], operator["version"]) == ("Leading", "go", None)
 
 
 def test_where_the_operator_runs_can_be_said(world, status, monkeypatch):
