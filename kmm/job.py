@@ -1,0 +1,242 @@
+"""Jobs: a toolkit for builders and signers, whose work is one pod that runs once.
+
+The Job around a pod, where it runs, what it mounts, what may be configured of it, and how far it has come.
+Standard library only; the core needs nothing of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kmm.contract import BuildRequest, Kind, Manifest, Progress, SecretFiles, SignRequest, State, nearest
+
+JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
+SECRETS = "/run/secrets"
+
+_ARCHITECTURE = "kubernetes.io/arch"
+_QUANTITY = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?([eE][0-9]{1,2}|[numkKMGTPE]|[KMGTPE]i)?")
+_DEADLINE_LONGEST_S = 7 * 24 * 3600
+_SAID_LONGEST = 900  # characters: with what is said before it, less than the core keeps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What may be configured of a Job, for all Modules or in one's `params`. `resources`: of its container."""
+
+    deadline_s: int = 3600
+    resources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounted:
+    """A volume of a pod, and where its container has it."""
+
+    volume: Manifest
+    mount: Manifest
+
+
+JOB_OPTIONS = ("deadlineSeconds", "resources")
+"""The keys that `job_options` reads."""
+
+
+def job_options(given: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
+    """Read `deadlineSeconds` and `resources` of a plugin's options, or of a Module's `params`.
+
+    What is absent is as in `otherwise`. `where`: what the user calls `given`, such as `build.params`.
+    Raises ValueError, which says what is wrong and what would be right.
+    """
+    deadline_s = given.get("deadlineSeconds", otherwise.deadline_s)
+    if type(deadline_s) is not int or not 0 < deadline_s <= _DEADLINE_LONGEST_S:
+        raise ValueError(f"{where}.deadlineSeconds: must be a whole number from 1 to {_DEADLINE_LONGEST_S}")
+    resources = otherwise.resources
+    if "resources" in given:
+        resources = _resources(given["resources"], f"{where}.resources")
+    return JobOptions(deadline_s=deadline_s, resources=resources)
+
+
+def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Raise ValueError for a key of a Module's `params` that is not in `known`. `where`: what users call them."""
+    for key in given:
+        if key not in known:
+            shown = str(key)[:100]
+            raise ValueError(f'{where}: unknown "{shown}"{nearest(shown, known)} (known: {", ".join(known)})')
+
+
+def job(pod: Manifest, deadline_s: int) -> dict[str, Any]:
+    """Return the Job that runs a pod once: the core makes the next attempt. `pod`: its spec; empty fields go."""
+    spec = {"restartPolicy": "Never", "enableServiceLinks": False, **pod}
+    return {
+        "apiVersion": JOB.api_version,
+        "kind": JOB.kind,
+        "spec": {
+            "backoffLimit": 0,
+            "activeDeadlineSeconds": deadline_s,
+            "template": {"spec": without_empty(spec)},
+        },
+    }
+
+
+def placement(request: BuildRequest | SignRequest) -> dict[str, Any]:
+    """Return the fields of a pod's spec that say where it runs, and with which Secret its image is pulled."""
+    selector = dict(request.node_selector)
+    if isinstance(request, BuildRequest):
+        selector[_ARCHITECTURE] = request.architecture
+    return {
+        "nodeSelector": selector,
+        "tolerations": [dict(each) for each in request.tolerations],
+        "imagePullSecrets": [{"name": request.push_secret}] if request.push_secret else [],
+    }
+
+
+def secret_mounts(secrets: Iterable[SecretFiles]) -> list[Mounted]:
+    """Return each Secret as the folder `/run/secrets/<name>`. A Secret's name may be too long for a volume's."""
+    return [
+        Mounted(
+            volume={"name": f"secret-{index}", "secret": {"secretName": each.name}},
+            mount={"name": f"secret-{index}", "mountPath": f"{SECRETS}/{each.name}", "readOnly": True},
+        )
+        for index, each in enumerate(secrets)
+    ]
+
+
+def dockerfile_mount(request: BuildRequest, folder: str) -> Mounted:
+    """Return the ConfigMap's Dockerfile as the file `Dockerfile` in a folder, which holds nothing else."""
+    items = [{"key": request.dockerfile_key, "path": "Dockerfile"}]
+    return Mounted(
+        volume={"name": "dockerfile", "configMap": {"name": request.dockerfile_config_map, "items": items}},
+        mount={"name": "dockerfile", "mountPath": folder, "readOnly": True},
+    )
+
+
+def docker_config_mount(secret: str, folder: str) -> Mounted:
+    """Return a Secret of type kubernetes.io/dockerconfigjson as the file `config.json` in a folder.
+
+    A Secret of another kind leaves the folder empty: a push that is refused says more than a pod that never starts.
+    """
+    items = [{"key": ".dockerconfigjson", "path": "config.json"}]
+    return Mounted(
+        volume={"name": "docker-config", "secret": {"secretName": secret, "items": items, "optional": True}},
+        mount={"name": "docker-config", "mountPath": folder, "readOnly": True},
+    )
+
+
+def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that say something: not None, and no empty text, list or map."""
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+
+
+def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
+    """Say how far the first Job among `objects` has come, and why it failed or does not start. Never raises.
+
+    Why it failed is, in this order: what its pods' containers said last, why a pod was killed, and the Job's own
+    condition. Of a long last word the last whole lines are kept, so that the core finds secrets in them.
+    """
+    found = next((each for each in _maps(objects) if each.get("kind", JOB.kind) == JOB.kind), None)
+    if found is None:
+        return Progress(state=State.PENDING)
+    conditions = {_text(each, "type"): each for each in _of(found, "conditions") if each.get("status") == "True"}
+    statuses = [_map(each, "status") for each in _maps(pods)]
+    if "Complete" in conditions:
+        return Progress(state=State.SUCCEEDED)
+    if failed := conditions.get("Failed"):
+        return _failed(found, failed, statuses)
+    if "Suspended" in conditions:
+        return Progress(state=State.PENDING, reason="Suspended", message="the Job is suspended")
+    phases = {_text(each, "phase") for each in statuses}
+    if phases & {"Running", "Succeeded", "Failed"}:
+        return Progress(state=State.RUNNING)
+    reason, message = next((why for each in statuses for why in _waits(each)), ("", ""))
+    return Progress(state=State.PENDING, reason=reason, message=f"{reason}: {message}".strip(": "))
+
+
+def _failed(found: Mapping[str, Any], condition: Mapping[str, Any], statuses: list[Mapping[str, Any]]) -> Progress:
+    reason = _text(condition, "reason") or "Failed"
+    said = [why for each in statuses for why in _why(each)]
+    if reason == "DeadlineExceeded":
+        deadline_s = _map(found, "spec").get("activeDeadlineSeconds")
+        limit = f" of {deadline_s} s" if type(deadline_s) is int else ""
+        said = [f"it did not end within its deadline{limit}", *said]
+    message = "; ".join(said) or _text(condition, "message") or reason
+    return Progress(state=State.FAILED, reason=reason, message=message)
+
+
+def _why(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield why a pod failed."""
+    for container in _containers(status):
+        ended = _map(_map(container, "state"), "terminated")
+        code, reason = ended.get("exitCode"), _text(ended, "reason")
+        if type(code) is not int or code == 0:
+            continue
+        why = f" ({reason})" if reason not in ("", "Error") else ""
+        said = _last_lines(_text(ended, "message"))
+        yield f"{_text(container, 'name') or 'the container'} ended with exit code {code}{why}: {said}".rstrip(": ")
+    killed = [(_text(status, "reason"), _text(status, "message"))] + [
+        (_text(each, "reason"), _text(each, "message"))
+        for each in _maps(status.get("conditions"))
+        if (each.get("type"), each.get("status")) == ("DisruptionTarget", "True")
+    ]
+    yield from dict.fromkeys(f"{reason}: {message}".rstrip(": ") for reason, message in killed if reason)
+
+
+def _waits(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield why a pod does not start: a word, and what is said of it."""
+    for container in _containers(status):
+        waiting = _map(_map(container, "state"), "waiting")
+        reason = _text(waiting, "reason")
+        if reason not in ("", "ContainerCreating", "PodInitializing"):
+            yield reason, _last_lines(_text(waiting, "message"))
+    for each in _maps(status.get("conditions")):
+        if (each.get("type"), each.get("status")) == ("PodScheduled", "False"):
+            yield _text(each, "reason") or "Unscheduled", _last_lines(_text(each, "message"))
+
+
+def _last_lines(text: str) -> str:
+    """Return the last whole lines of a text, at least one. A line is never cut: a secret in it could not be found."""
+    kept: list[str] = []
+    for line in reversed(text.strip().splitlines()):
+        if kept and sum(map(len, kept)) + len(kept) + len(line) > _SAID_LONGEST:
+            break
+        kept.append(line)
+    return "\n".join(reversed(kept))
+
+
+def _containers(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield from _maps(status.get("initContainerStatuses"))
+    yield from _maps(status.get("containerStatuses"))
+
+
+def _of(found: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
+    return _maps(_map(found, "status").get(key))
+
+
+def _map(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = parent.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _maps(value: Any) -> Iterator[Mapping[str, Any]]:
+    return (each for each in value if isinstance(each, Mapping)) if isinstance(value, list | tuple) else iter(())
+
+
+def _text(parent: Mapping[str, Any], key: str) -> str:
+    value = parent.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _resources(given: Any, where: str) -> Mapping[str, Mapping[str, str]]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: must be an object, such as {{limits: {{memory: 2Gi}}}}")  # noqa: TRY004 -- as documented
+    refuse_unknown(given, ("limits", "requests"), where)
+    return {part: _quantities(value, f"{where}.{part}") for part, value in given.items()}
+
+
+def _quantities(given: Any, where: str) -> Mapping[str, str]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: must be an object, such as {{memory: 2Gi}}")  # noqa: TRY004 -- as documented
+    for name, value in given.items():
+        if type(value) not in (str, int, float) or not _QUANTITY.fullmatch(str(value)):
+            raise ValueError(f'{where}.{str(name)[:100]}: must be a quantity, such as 2, 500m or "2Gi"')
+    return {str(name): str(value) for name, value in given.items()}

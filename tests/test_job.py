@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kmm.contract import BuildRequest, ModuleRef, Progress, SecretFiles, SignRequest, State
+from kmm.job import (
+    JobOptions,
+    docker_config_mount,
+    dockerfile_mount,
+    job,
+    job_options,
+    observe_job,
+    placement,
+    refuse_unknown,
+    secret_mounts,
+)
+
+MODULE = ModuleRef(namespace="n", name="m")
+KEYS = (
+    *("kind", "status", "conditions", "type", "reason", "message", "phase", "containerStatuses", "state"),
+    *("terminated", "waiting", "exitCode", "spec", "activeDeadlineSeconds"),
+)
+WORDS = ("True", "False", "Failed", "Complete", "Job", "PodScheduled", "DisruptionTarget", "DeadlineExceeded", 1)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(KEYS) | st.text(max_size=4), inner | st.sampled_from(WORDS), max_size=5)
+    ),
+    max_leaves=30,
+)
+
+
+def build(**fields) -> BuildRequest:
+    return BuildRequest(
+        module=MODULE,
+        kernel="6.1.0",
+        architecture="arm64",
+        dockerfile="FROM a",
+        dockerfile_config_map="files",
+        dockerfile_key="dockerfile",
+        image="registry.example.com/a:1",
+        **fields,
+    )
+
+
+def a_job(*conditions: tuple[str, str, str], **status) -> dict:
+    made = [{"type": kind, "status": "True", "reason": why, "message": text} for kind, why, text in conditions]
+    return {"kind": "Job", "spec": {"activeDeadlineSeconds": 60}, "status": {"conditions": made, **status}}
+
+
+def ended(code: int, message: str = "", reason: str = "Error", name: str = "build") -> dict:
+    state = {"terminated": {"exitCode": code, "message": message, "reason": reason}}
+    return {"status": {"phase": "Failed", "containerStatuses": [{"name": name, "state": state}]}}
+
+
+BACK_OFF = ("Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
+
+
+@given(objects=st.lists(JSON), pods=st.lists(JSON))
+def test_progress_is_read_from_any_json(objects, pods):
+    assert isinstance(observe_job(objects, pods), Progress)
+
+
+@given(status=JSON, pod=JSON)
+def test_progress_is_read_from_a_job_and_a_pod_of_any_status(status, pod):
+    assert isinstance(observe_job([{"kind": "Job", "status": status}], [{"status": pod}]), Progress)
+
+
+def test_a_job_that_is_gone_or_not_begun_is_pending():
+    assert observe_job([], []).state is State.PENDING
+    assert observe_job([a_job()], []).state is State.PENDING
+    assert observe_job([a_job(active=1)], [{"status": {"phase": "Pending"}}]).state is State.PENDING
+
+
+def test_what_was_rendered_beside_the_job_is_not_taken_for_it():
+    beside = {"kind": "ConfigMap", "status": {"conditions": [{"type": "Failed", "status": "True"}]}}
+    assert observe_job([beside, a_job(("Complete", "", ""))], []).state is State.SUCCEEDED
+
+
+def test_a_pod_that_runs_or_whose_end_is_not_counted_yet_is_running():
+    for phase in ("Running", "Succeeded", "Failed"):
+        assert observe_job([a_job(active=1)], [{"status": {"phase": phase}}]).state is State.RUNNING
+
+
+def test_a_suspended_job_says_so():
+    assert observe_job([a_job(("Suspended", "JobSuspended", ""))], []).reason == "Suspended"
+
+
+def test_a_job_succeeds_when_it_says_so_whatever_its_pods_say():
+    assert observe_job([a_job(("Complete", "CompletionsReached", ""))], [ended(1)]).state is State.SUCCEEDED
+
+
+def test_a_condition_that_does_not_hold_counts_for_nothing():
+    one = a_job(BACK_OFF)
+    one["status"]["conditions"][0]["status"] = "False"
+    assert observe_job([one], []).state is State.PENDING
+
+
+def test_why_it_failed_is_what_its_container_said_last():
+    progress = observe_job([a_job(BACK_OFF)], [ended(2, "gcc: not found\n")])
+    assert (progress.state, progress.reason) == (State.FAILED, "BackoffLimitExceeded")
+    assert progress.message == "build ended with exit code 2: gcc: not found"
+
+
+def test_a_container_that_was_killed_for_its_memory_says_so():
+    (message,) = {observe_job([a_job(BACK_OFF)], [ended(137, reason="OOMKilled")]).message}
+    assert message == "build ended with exit code 137 (OOMKilled)"
+
+
+def test_an_init_container_that_failed_is_named():
+    pod = {"status": {"initContainerStatuses": ended(1, "no", name="fetch")["status"]["containerStatuses"]}}
+    assert observe_job([a_job(BACK_OFF)], [pod]).message == "fetch ended with exit code 1: no"
+
+
+def test_of_a_long_last_word_the_last_whole_lines_are_kept():
+    lines = [f"line {number} " + "x" * 90 for number in range(40)]
+    message = observe_job([a_job(BACK_OFF)], [ended(1, "\n".join(lines))]).message
+    kept = message.removeprefix("build ended with exit code 1: ").split("\n")
+    assert kept == lines[-len(kept) :]
+    assert 1 < len(kept) < 10
+    assert len(message) < 1024
+
+
+def test_a_line_that_is_too_long_is_not_cut_since_a_secret_in_it_could_not_be_found_then():
+    assert observe_job([a_job(BACK_OFF)], [ended(1, "x" * 5000)]).message.endswith("x" * 5000)
+
+
+def test_an_eviction_is_told():
+    pod = {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}
+    message = observe_job([a_job(BACK_OFF)], [pod]).message
+    assert message == "Evicted: The node was low on resource: memory."
+
+
+def test_a_disruption_is_told():
+    condition = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "bye"}
+    pod = {"status": {"phase": "Failed", "conditions": [condition]}}
+    assert observe_job([a_job(BACK_OFF)], [pod]).message == "DeletionByTaintManager: bye"
+
+
+def test_a_deadline_is_told_with_its_length_and_what_was_said_until_then():
+    condition = ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
+    message = observe_job([a_job(condition)], [ended(143, "compiling")]).message
+    assert message == "it did not end within its deadline of 60 s; build ended with exit code 143: compiling"
+
+
+def test_without_pods_the_jobs_own_condition_is_why():
+    assert observe_job([a_job(BACK_OFF)], []).message == "Job has reached the specified backoff limit"
+    assert observe_job([a_job(("Failed", "", ""))], []).message == "Failed"
+
+
+def test_why_a_pod_does_not_start_is_told():
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "not found"}}
+    pod = {"status": {"phase": "Pending", "containerStatuses": [{"name": "build", "state": waiting}]}}
+    progress = observe_job([a_job(active=1)], [pod])
+    assert (progress.state, progress.reason) == (State.PENDING, "ErrImagePull")
+    assert progress.message == "ErrImagePull: not found"
+
+
+def test_a_pod_that_fits_on_no_node_is_told():
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+    pod = {"status": {"phase": "Pending", "conditions": [condition]}}
+    assert observe_job([a_job(active=1)], [pod]).message == "Unschedulable: 0/3 nodes"
+
+
+def test_a_pod_that_is_about_to_start_says_nothing():
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    pod = {"status": {"phase": "Pending", "containerStatuses": [{"state": waiting}]}}
+    assert observe_job([a_job(active=1)], [pod]) == Progress(state=State.PENDING)
+
+
+def test_a_job_runs_its_pod_once_and_not_for_ever():
+    made = job({"containers": [{"name": "c"}], "volumes": [], "serviceAccountName": None}, 60)
+    json.dumps(made)
+    assert (made["apiVersion"], made["kind"]) == ("batch/v1", "Job")
+    assert made["spec"] == {
+        "backoffLimit": 0,
+        "activeDeadlineSeconds": 60,
+        "template": {
+            "spec": {"restartPolicy": "Never", "enableServiceLinks": False, "containers": [{"name": "c"}]},
+        },
+    }
+
+
+def test_a_build_runs_where_the_user_wants_and_its_architecture_is():
+    made = placement(build(node_selector={"pool": "build", "kubernetes.io/arch": "amd64"}, push_secret="p"))
+    assert made["nodeSelector"] == {"pool": "build", "kubernetes.io/arch": "arm64"}
+    assert made["imagePullSecrets"] == [{"name": "p"}]
+
+
+def test_a_signature_runs_on_any_architecture():
+    request = SignRequest(
+        module=MODULE,
+        kernel="6.1.0",
+        unsigned_image="registry.example.com/a:u",
+        image=None,
+        dir_name="/opt",
+        tolerations=({"operator": "Exists"},),
+    )
+    assert placement(request) == {
+        "nodeSelector": {},
+        "tolerations": [{"operator": "Exists"}],
+        "imagePullSecrets": [],
+    }
+
+
+def test_each_secret_is_a_folder_of_its_own_however_long_its_name():
+    mounted = secret_mounts((SecretFiles(name="a.b"), SecretFiles(name="s" * 253)))
+    assert [each.mount["mountPath"] for each in mounted] == ["/run/secrets/a.b", "/run/secrets/" + "s" * 253]
+    assert [each.volume["secret"] for each in mounted] == [{"secretName": "a.b"}, {"secretName": "s" * 253}]
+    assert [each.volume["name"] for each in mounted] == [each.mount["name"] for each in mounted]
+    assert all(len(each.volume["name"]) < 64 and each.mount["readOnly"] for each in mounted)
+    assert len({each.volume["name"] for each in mounted}) == 2
+
+
+def test_a_dockerfile_is_a_file_whatever_its_key_is_called():
+    assert dockerfile_mount(build(), "/d").volume["configMap"] == {
+        "name": "files",
+        "items": [{"key": "dockerfile", "path": "Dockerfile"}],
+    }
+
+
+def test_a_docker_config_is_where_programs_look_for_it():
+    mounted = docker_config_mount("p", "/d")
+    assert mounted.volume["secret"]["items"] == [{"key": ".dockerconfigjson", "path": "config.json"}]
+    assert mounted.mount["mountPath"] == "/d"
+
+
+def test_options_that_are_absent_are_as_before():
+    before = JobOptions(deadline_s=5, resources={"limits": {"cpu": "1"}})
+    assert job_options({}, before, "options") == before
+    assert job_options({"resources": {}}, before, "options") == JobOptions(deadline_s=5)
+
+
+def test_options_are_read():
+    given_ = {"deadlineSeconds": 7, "resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "5m"}}}
+    assert job_options(given_, JobOptions(), "options") == JobOptions(
+        deadline_s=7, resources={"limits": {"cpu": "2", "memory": "1.5Gi"}, "requests": {"cpu": "5m"}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"deadlineSeconds": 0}, r"options.deadlineSeconds: must be a whole number from 1 to 604800"),
+        ({"deadlineSeconds": True}, "deadlineSeconds"),
+        ({"deadlineSeconds": "60"}, "deadlineSeconds"),
+        ({"deadlineSeconds": 1 << 80}, "deadlineSeconds"),
+        ({"resources": None}, "options.resources: must be an object"),
+        ({"resources": []}, "options.resources: must be an object"),
+        ({"resources": {"limit": {}}}, r'options.resources: unknown "limit"; did you mean "limits"'),
+        ({"resources": {"limits": "2Gi"}}, "options.resources.limits: must be an object"),
+        ({"resources": {"limits": {"memory": "2 GB"}}}, "options.resources.limits.memory: must be a quantity"),
+        ({"resources": {"limits": {"memory": True}}}, "must be a quantity"),
+        ({"resources": {"limits": {"memory": float("inf")}}}, "must be a quantity"),
+        ({"resources": {"limits": {"memory": "-1"}}}, "must be a quantity"),
+        ({"resources": {"limits": {"memory": "1\n"}}}, "must be a quantity"),
+    ],
+)
+def test_options_that_are_wrong_are_refused_by_name(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        job_options(wrong, JobOptions(), "options")
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_one():
+    with pytest.raises(ValueError, match=r'build.params: unknown "resource"; did you mean "resources"\? \(known'):
+        refuse_unknown({"resource": 1}, ("resources",), "build.params")
