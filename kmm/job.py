@@ -79,6 +79,11 @@ def job(pod: Manifest, deadline_s: int) -> dict[str, Any]:
     }
 
 
+def literal(argument: str) -> str:
+    """Return what makes of it the same argument in a container: Kubernetes replaces `$(NAME)` and `$$` there."""
+    return argument.replace("$", "$$")
+
+
 def placement(request: BuildRequest | SignRequest) -> dict[str, Any]:
     """Return the fields of a pod's spec that say where it runs, and with which Secret its image is pulled."""
     selector = dict(request.node_selector)
@@ -120,6 +125,14 @@ def docker_config_mount(secret: str, folder: str) -> Mounted:
     return Mounted(
         volume={"name": "docker-config", "secret": {"secretName": secret, "items": items, "optional": True}},
         mount={"name": "docker-config", "mountPath": folder, "readOnly": True},
+    )
+
+
+def authorities_mount(config_map: str, folder: str) -> Mounted:
+    """Return a ConfigMap's keys, each a PEM file of authorities, as files in a folder: none where it is not there."""
+    return Mounted(
+        volume={"name": "authorities", "configMap": {"name": config_map, "optional": True}},
+        mount={"name": "authorities", "mountPath": folder, "readOnly": True},
     )
 
 

@@ -7,12 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmm.contract import BuildRequest, ModuleRef, Progress, SecretFiles, SignRequest, State
+from kmm.embedded.volume import expanded
 from kmm.job import (
     JobOptions,
+    authorities_mount,
     docker_config_mount,
     dockerfile_mount,
     job,
     job_options,
+    literal,
     observe_job,
     placement,
     refuse_unknown,
@@ -228,6 +231,15 @@ def test_a_docker_config_is_where_programs_look_for_it():
     mounted = docker_config_mount("p", "/d")
     assert mounted.volume["secret"]["items"] == [{"key": ".dockerconfigjson", "path": "config.json"}]
     assert mounted.mount["mountPath"] == "/d"
+
+
+def test_authorities_that_are_not_there_keep_no_pod_from_starting():
+    assert authorities_mount("ca", "/d").volume["configMap"] == {"name": "ca", "optional": True}
+
+
+@given(st.text("$()AB ") | st.text())
+def test_an_argument_is_in_the_container_what_it_was(argument):
+    assert expanded(literal(argument), {"A": "1", "B": "2"}) == argument
 
 
 def test_options_that_are_absent_are_as_before():

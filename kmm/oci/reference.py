@@ -72,6 +72,15 @@ class Reference:
         """
         return parse(str(replace(self, tag=(self.tag + suffix) if self.tag else suffix.lstrip("-._"), digest="")))
 
+    def with_tag(self, tag: str) -> Reference:
+        """Return the reference with another tag, and without its digest, which would name the same image again.
+
+        Raises ReferenceError where it is no tag.
+        """
+        if not _TAG.fullmatch(tag):
+            raise ReferenceError(f'"{tag[:100]}" is no tag: letters, digits, _, . and -, not beginning with . or -')
+        return parse(str(replace(self, tag=tag, digest="")))
+
 
 def parse(text: str) -> Reference:
     """Parse an image reference. Raises ReferenceError."""

@@ -124,6 +124,24 @@ def test_a_suffix_that_makes_the_tag_too_long_is_an_error():
         parse("a:" + "t" * (129 - len(suffix))).with_suffix(suffix)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a", "a:v1"),
+        ("registry:5000/a", "registry:5000/a:v1"),
+        (f"registry:5000/a:2@{SHA}", "registry:5000/a:v1"),
+    ],
+)
+def test_another_tag_never_keeps_the_digest(text, expected):
+    assert str(parse(text).with_tag("v1")) == expected
+
+
+@pytest.mark.parametrize("tag", ["", "a b", "5000/evil", f"v1@{SHA}", "-v", "a:b", "v" * 129])
+def test_another_tag_that_is_none_is_an_error(tag):
+    with pytest.raises(reference.ReferenceError, match="tag"):
+        parse("a").with_tag(tag)
+
+
 @given(st.text("aA0.:/@_-[]\n", max_size=30))
 def test_no_text_ends_in_anything_but_a_reference_that_is_written_alike_or_a_reference_error(text):
     try:
