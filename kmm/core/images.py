@@ -476,7 +476,12 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
         names.TARGET_KERNEL: names.kernel_label_values({*view.kernels, job.kernel})[job.kernel],
         names.JOB_TYPE: job.type,
     }
-    annotations = {names.VERBATIM_KERNEL: job.kernel, names.INPUTS: job.inputs, names.ATTEMPT: str(attempt)}
+    annotations = {
+        names.VERBATIM_KERNEL: job.kernel,
+        names.INPUTS: job.inputs,
+        names.ATTEMPT: str(attempt),
+        names.PROVIDER: job.renderer,
+    }
     creates = tuple(
         Create(
             kind=kind,

@@ -22,6 +22,7 @@ APPLIED_GENERATION = f"{PREFIX}applied-generation"
 VERBATIM_KERNEL = f"{PREFIX}kernel"
 ATTEMPT = f"{PREFIX}attempt"
 INPUTS = f"{PREFIX}inputs"
+PROVIDER = f"{PREFIX}provider"
 HELD_BY_THE_GO_OPERATOR = f"{PREFIX}node-labeler"  # its finalizer on pods
 CERTIFICATE = f"{PREFIX}certificate"
 

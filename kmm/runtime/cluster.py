@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -17,9 +17,7 @@ from kmm.core import names
 from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
-from kmm.core.spoke import makers
 from kmm.core.view import Answer, KernelNodes, Operator, Owned, Pod, Question, Subject, Task, View
-from kmm.errors import PluginError
 from kmm.loader import OWN_DISTRIBUTIONS
 from kmm.runtime.answers import Answers
 from kmm.runtime.kinds import (
@@ -346,18 +344,13 @@ class Cluster:
             self._over_since.pop(before.uid, None)
 
     def _observed(self, kind: Kind, job_type: str, manifests: list[Any], pods: list[Any]) -> Progress:
-        offers: Iterable[Renderer[Any]] = (
-            self.catalog.builders.values() if job_type == BUILD else self.catalog.signers.values()
-        )
-        able = [each for each in offers if kind in each.owns]
-        if len(able) > 1:
-            chosen = makers(self.catalog, self.operator)
-            try:
-                able = [chosen.builder(None) if job_type == BUILD else chosen.signer(None)]
-            except PluginError:
-                able = []
-        if not able:
-            return Progress(state=State.RUNNING, message="what made it is not installed any more")
+        """Return what the renderer that made a task reads from it: others may make the same kinds."""
+        offers: Mapping[str, Renderer[Any]] = self.catalog.builders if job_type == BUILD else self.catalog.signers
+        made_by = ((manifests[0].get("metadata") or {}).get("annotations") or {}).get(names.PROVIDER, "")
+        able = [each for name, each in offers.items() if kind in each.owns and made_by in ("", name)]
+        if len(able) != 1:
+            gone = f'"{made_by[:80]}", which made it, is not installed any more'
+            return Progress(state=State.RUNNING, message=gone if made_by else "nobody knows what made it")
         try:
             return able[0].observe(manifests, pods)
         except Exception as error:  # a plugin may raise anything, and must not stop the others

@@ -372,6 +372,7 @@ def test_a_missing_image_starts_one_task_with_its_name_labels_annotations_and_ow
         f"{PREFIX}kernel": KERNEL,
         f"{PREFIX}inputs": step.inputs,
         f"{PREFIX}attempt": "1",
+        f"{PREFIX}provider": "fake",
     }
     assert metadata["ownerReferences"] == [
         {

@@ -21,31 +21,38 @@ JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
 
 
 class Builder:
-    name, owns, requires = "tests", (JOB,), ()
+    owns, requires = (JOB,), ()
+
+    def __init__(self, name="tests", message=""):
+        self.name, self.message = name, message
 
     def render(self, request):
         return []
 
     def observe(self, objects, pods):
-        return Progress(state=State.FAILED)
+        return Progress(state=State.FAILED, message=self.message)
+
+
+def a_cluster(*builders, **operator):
+    catalog = build_catalog([Plugin(name="tests", distribution="tests", version="1", builders=builders)])
+    return Cluster(catalog, Operator(namespace="kmm-system", **operator))
 
 
 @pytest.fixture
 def known():
-    catalog = build_catalog([Plugin(name="tests", distribution="tests", version="1", builders=(Builder(),))])
-    return Cluster(catalog, Operator(namespace="kmm-system"))
+    return a_cluster(Builder())
 
 
 def meta(name, uid, **more):
     return {"name": name, "namespace": "kmm-system", "uid": uid, "resourceVersion": "1", **more}
 
 
-def failed_job(ended):
+def failed_job(ended, **annotations):
     owner = {"apiVersion": "v1", "kind": "Module", "name": "m", "uid": "u", "controller": True}
     labels = {names.MODULE_NAME: "m", names.JOB_TYPE: "build"}
     condition = {"type": "Failed", "status": "True", "lastTransitionTime": ended}
     return {
-        "metadata": meta("m-build-1", "job", labels=labels, ownerReferences=[owner]),
+        "metadata": meta("m-build-1", "job", labels=labels, ownerReferences=[owner], annotations=annotations),
         "status": {"conditions": [condition]},
     }
 
@@ -71,3 +78,29 @@ def test_a_task_ended_when_it_says_so_but_never_after_it_was_seen(known, monkeyp
     assert finished_at_s(known) <= began_s - 86_400 - 3590
     known.tasks[JOB].drop("kmm-system", "m-build-1", "job")
     assert not known._over_since
+
+
+def progress(known, **annotations):
+    module = a_module()
+    known.modules.put(item_of({**module, "metadata": meta("m", "u")}, trim_module))
+    known.tasks[JOB].put(item_of(failed_job("2020-01-01T00:00:00Z", **annotations), trim_task))
+    (task,) = known.view(known.subject("kmm-system", "m"), Referred()).tasks
+    return task.progress
+
+
+@pytest.mark.parametrize("made_by", ["one", "two"])
+@pytest.mark.parametrize("chosen_now", ["one", "two", None])
+def test_a_task_is_read_by_what_made_it_whatever_is_chosen_now(made_by, chosen_now):
+    both = a_cluster(Builder("one", "one says"), Builder("two", "two says"), builder=chosen_now)
+    assert progress(both, **{names.PROVIDER: made_by}).message == f"{made_by} says"
+
+
+def test_a_task_whose_maker_is_gone_is_read_by_nobody_else():
+    found = progress(a_cluster(Builder("one")), **{names.PROVIDER: "two"})
+    assert found == Progress(state=State.RUNNING, message='"two", which made it, is not installed any more')
+
+
+def test_a_task_that_does_not_say_what_made_it_is_read_by_the_only_one_that_can_have():
+    assert progress(a_cluster(Builder("one", "one says"))).message == "one says"
+    found = progress(a_cluster(Builder("one"), Builder("two")))
+    assert found == Progress(state=State.RUNNING, message="nobody knows what made it")
