@@ -33,6 +33,7 @@ from kmm.errors import PluginError, SpecError
 from kmm.oci import reference
 
 BUILD, SIGN = "build", "sign"
+_ARCHITECTURE = "kubernetes.io/arch"
 BACK_OFF_S, BACK_OFF_MOST_S = 60.0, 3600.0
 
 
@@ -288,7 +289,8 @@ def _build_job(
     request = BuildRequest(
         module=subject.ref,
         kernel=target.kernel,
-        architecture=min(nodes.architectures, default="amd64"),
+        # It is built where it runs: who selects the nodes of a build selects what it builds for.
+        architecture=build.selector.get(_ARCHITECTURE) or min(nodes.architectures, default="amd64"),
         dockerfile=dockerfile,
         dockerfile_config_map=build.config_map,
         dockerfile_key=key,

@@ -455,6 +455,12 @@ def test_the_builder_is_asked_with_all_that_the_module_says():
     assert (request["params"], list(request["tolerations"])) == ({"x": [1]}, tolerations)
 
 
+def test_what_is_built_is_for_the_architecture_where_the_module_wants_it_built():
+    build = {**BUILD["build"], "selector": {"kubernetes.io/arch": "arm64"}}
+    request = request_of(started({"build": build}, architectures=("amd64", "arm64")))
+    assert request["architecture"] == "arm64"
+
+
 def test_the_signer_is_asked_with_all_that_the_module_says():
     sign = {
         **SIGN["sign"],
