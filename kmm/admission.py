@@ -28,7 +28,7 @@ from kmm.api.module import TEMPLATE_LONGEST, Build, ModuleSpec, Sign, wrong_patt
 from kmm.api.schema import at, camel, items, load, shown, spell
 from kmm.catalog import Catalog
 from kmm.contract import Finding, Manifest, Severity, nearest
-from kmm.core.mapping import merge_builds, merge_signs
+from kmm.core.mapping import INJECTED_ARGS, merge_builds, merge_signs
 from kmm.errors import PluginError
 from kmm.oci import reference
 
@@ -293,6 +293,10 @@ def _advice(spec: object, path: str) -> Iterator[Finding]:
     sections += [(f"moduleLoader.container.kernelMappings[{index}]", each) for index, each in enumerate(mappings)]
     for where, section in sections:
         yield from _selector_advice(at(section, "build", "selector"), f"{path}.{where}.build.selector")
+        for index, arg in enumerate(items(section, "build", "buildArgs")):
+            if at(arg, "name") in INJECTED_ARGS:
+                message = "is set by the operator for each kernel: the value that is given here is not used"
+                yield warn(f"{where}.build.buildArgs[{index}]", message)
     version = at(container, "version")
     if isinstance(version, str) and not is_label_value(version):
         yield warn("moduleLoader.container.version", "is no possible value of a label, so no node can ask for it")

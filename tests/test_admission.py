@@ -25,6 +25,7 @@ VALID = {
     },
 }
 CONTAINER = ("spec", "moduleLoader", "container")
+BUILD = {"dockerfileConfigMap": {"name": "files"}}
 
 
 class Renderer:
@@ -152,6 +153,14 @@ def test_the_version_labels_take_more_room():
         (
             changed(*CONTAINER, "build", to={"dockerfileConfigMap": {}}),
             "kernelMappings[0].build.dockerfileConfigMap: names no ConfigMap",
+        ),
+        (
+            changed(*CONTAINER, "build", to=BUILD | {"buildArgs": [{"name": "A"}, {"name": "KERNEL_VERSION"}]}),
+            "spec.moduleLoader.container.build.buildArgs[1]: is set by the operator",
+        ),
+        (
+            changed(*CONTAINER, "kernelMappings", 0, "build", to=BUILD | {"buildArgs": [{"name": "MOD_NAME"}]}),
+            "kernelMappings[0].build.buildArgs[0]: is set by the operator",
         ),
         (changed(*CONTAINER, "sign", to={}), "kernelMappings[0].sign: has neither unsignedImage nor a build"),
         (changed("spec", "selectr", to={}), 'selectr: is not a known field; did you mean "selector"?'),

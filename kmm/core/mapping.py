@@ -24,6 +24,9 @@ from kmm.core.kernel import candidates, expand
 from kmm.errors import SpecError
 from kmm.oci import reference
 
+INJECTED_ARGS = ("KERNEL_VERSION", "KERNEL_FULL_VERSION", "MOD_NAME", "MOD_NAMESPACE")
+"""The build arguments that every build gets, whatever the user's of these names say."""
+
 # What `uname -r` says and a path may hold: printable ASCII but for / and :, which a mount path cannot have.
 _A_PATH = re.compile(r"[!-.0-9;-~]+")
 
@@ -183,12 +186,8 @@ def _build(default: Build | None, own: Build | None, module: ModuleRef, kernel: 
     if build is None:
         return None
     # Ours are always right: a user's of the same name would build for another kernel than the tag says.
-    injected = {
-        "KERNEL_VERSION": kernel,
-        "KERNEL_FULL_VERSION": kernel,
-        "MOD_NAME": module.name,
-        "MOD_NAMESPACE": module.namespace,
-    }
+    values = (kernel, kernel, module.name, module.namespace)
+    injected = dict(zip(INJECTED_ARGS, values, strict=True))
     users = {arg.name: expand(arg.value, module, kernel) for arg in build.build_args}
     return BuildInputs(
         config_map=build.dockerfile_config_map.name,
