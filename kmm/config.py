@@ -61,7 +61,10 @@ class Config:
     max_unavailable: str | None = text(
         "How many loaders of one kernel may be replaced at once: a number or a percentage", default="1"
     )
-    builder: str | None = text("The builder of Modules that name none")
+    builder: str | None = text(
+        "The builder of Modules that name none; where it is absent too, openshift-build in clusters that have "
+        "OpenShift's builds, and buildah in others"
+    )
     signer: str | None = text("The signer of Modules that name none")
     device_plugin: str | None = text("The device-plugin renderer of Modules that name none", default="daemonset")
     metrics_address: str = text("Where metrics are served", default="127.0.0.1:8080")

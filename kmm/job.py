@@ -156,8 +156,8 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
         return Progress(state=State.SUCCEEDED)
     if failed := conditions.get("Failed"):
         return _failed(found, failed, statuses)
-    if "Suspended" in conditions:
-        return Progress(state=State.PENDING, reason="Suspended", message="the Job is suspended")
+    if suspended := conditions.get("Suspended"):
+        return Progress(state=State.PENDING, reason=_text(suspended, "reason"), message="the Job is suspended")
     phases = {_text(each, "phase") for each in statuses}
     if phases & {"Running", "Succeeded", "Failed"}:
         return Progress(state=State.RUNNING)

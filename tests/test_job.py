@@ -91,7 +91,8 @@ def test_a_pod_that_runs_or_whose_end_is_not_counted_yet_is_running():
 
 
 def test_a_suspended_job_says_so():
-    assert observe_job([a_job(("Suspended", "JobSuspended", ""))], []).reason == "Suspended"
+    progress = observe_job([a_job(("Suspended", "JobSuspended", ""))], [])
+    assert (progress.reason, progress.message) == ("JobSuspended", "the Job is suspended")
 
 
 def test_a_job_succeeds_when_it_says_so_whatever_its_pods_say():

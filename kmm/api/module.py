@@ -585,6 +585,7 @@ class ModuleStatus:
     module_loader: DaemonSetStatus | None = part(DaemonSetStatus, "Nodes where the kernel module is loaded")
     device_plugin: DaemonSetStatus | None = part(DaemonSetStatus, "Nodes where the device plugin runs")
     conditions: tuple[Condition, ...] = parts(Condition, "The state, by aspect", key="type")
+    builder: str | None = text("Builder that was chosen, where neither the Module nor the configuration names one")
     kernels: tuple[KernelStatus, ...] = parts(KernelStatus, "The state, by kernel; at most 100 of them", most=100)
     kernels_not_shown: int = number("Kernels beyond those that are listed")
 

@@ -26,6 +26,7 @@ from kmm.cli.validate import flat
 from kmm.contract import ModuleRef
 from kmm.core import names
 from kmm.core.actions import Create, Plan, Probe
+from kmm.core.choice import builder_to_keep
 from kmm.core.images import learn
 from kmm.core.placement import Node, by_kernel, is_targeted, node_of, targeted, why_not
 from kmm.core.reasons import Reason
@@ -209,6 +210,8 @@ def _plan(manifest: Mapping[str, Any], spec: ModuleSpec, world: _World, catalog:
         namespace_labels=labels or {},
         operator=operator,
     )
+    if chosen := builder_to_keep(spec, catalog, view):
+        notes.append(f"nobody names a builder: {chosen} builds, but openshift-build in clusters that have its API")
     made = plan_module(subject, view, catalog, 0.0)
     while questions := [each.question for each in made.actions if isinstance(each, Probe)]:
         for question in questions:

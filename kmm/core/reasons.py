@@ -194,6 +194,19 @@ class Reason(StrEnum):
             "`kubernetes.io/arch: amd64`."
         ),
     )
+    BUILDER_UNDECIDED = (
+        "BuilderUndecided",
+        About.IMAGE,
+        "What is to build the image is not known yet. Nothing is started meanwhile, and what runs goes on.",
+        (
+            "Neither the Module nor the configuration names a builder, and the API server did not say whether it has "
+            "OpenShift's builds, which would decide it."
+        ),
+        (
+            "It is asked again by itself. `kubectl get --raw /apis/build.openshift.io/v1` shows what it answers. To "
+            "decide it: build.builder in the Module, or builder in the operator's configuration."
+        ),
+    )
     BUILD_QUEUED = (
         "BuildQueued",
         About.IMAGE,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from kmm.catalog import Catalog
-from kmm.contract import Renderer
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
+from kmm.core.choice import UndecidedError, builder_to_keep, makers
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose, is_news
 from kmm.core.diff import NameTakenError, Wanted, bring
-from kmm.core.images import ImageStep, InputMissingError, Makers, Phase, certificate, deletes, image_step
+from kmm.core.images import ImageStep, InputMissingError, Phase, certificate, deletes, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason, reason_of
@@ -22,7 +22,6 @@ from kmm.core.status import KERNELS_MOST, KernelState, kernels_named, readable, 
 from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
 from kmm.errors import PluginError, SpecError
 
-R = TypeVar("R")
 _Wrong: TypeAlias = tuple[Reason, str] | None
 
 _ENFORCE = "pod-security.kubernetes.io/enforce"
@@ -99,7 +98,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         replace(state, digest=digests.get(state.image, "")) if state.image_ready and not state.digest else state
         for state in (each.state for each in kernels)
     ]
-    made = status(subject, view, states, blocked, wrong, now_s)
+    made = status(subject, view, states, blocked, wrong, builder_to_keep(subject.spec, catalog, view), now_s)
     if made != written:
         # It is written as a merge patch: what is no longer said has to be taken away by name.
         gone = dict.fromkeys(written.keys() - made.keys())
@@ -144,25 +143,6 @@ def is_privileged(namespace: str, labels: Mapping[str, str], operator: Operator)
     )
 
 
-def makers(catalog: Catalog, operator: Operator) -> Makers:
-    """Return how builders and signers are chosen: by the Module, else the configuration, else the only one."""
-    return Makers(
-        builder=lambda name: _choose("builder", name or operator.builder, catalog.builders, catalog.builder),
-        signer=lambda name: _choose("signer", name or operator.signer, catalog.signers, catalog.signer),
-    )
-
-
-def _choose(
-    noun: str, name: str | None, offers: Mapping[str, Renderer[R]], named: Callable[[str], Renderer[R]]
-) -> Renderer[R]:
-    if name is not None:
-        return named(name)
-    if len(offers) == 1:
-        return next(iter(offers.values()))
-    installed = f"installed: {', '.join(sorted(offers))}" if offers else f"no {noun} is installed"
-    raise PluginError(f"the Module names no {noun}, and neither does the configuration; {installed}")
-
-
 def _plan_kernel(
     subject: Subject, kernel: str, view: View, catalog: Catalog, now_s: float, makes: dict[str, str]
 ) -> _KernelPlan:
@@ -194,13 +174,21 @@ def _plan_kernel(
 
 
 def _of_plugin(error: PluginError) -> Reason:
+    if isinstance(error, UndecidedError):
+        return Reason.BUILDER_UNDECIDED
     return Reason.RENDERER_FAILED if isinstance(error, RendererError) else Reason.PLUGIN_MISSING
 
 
 def _stuck(kernel: str, nodes: KernelNodes, target: KernelTarget | None, reason: Reason, message: str) -> _KernelPlan:
-    image = target.image if target else ""
     return _KernelPlan(
-        state=KernelState(kernel=kernel, nodes=nodes.nodes, reason=reason, message=message, image=image, failed=True)
+        state=KernelState(
+            kernel=kernel,
+            nodes=nodes.nodes,
+            reason=reason,
+            message=message,
+            image=target.image if target else "",
+            failed=reason is not Reason.BUILDER_UNDECIDED,
+        )
     )
 
 
@@ -235,7 +223,7 @@ def _plan_target(
         and (not noted or each.annotations.get(names.CERTIFICATE) == noted)
         for each in owned
     )
-    chosen = makers(catalog, view.operator)
+    chosen = makers(catalog, view)
     # `makes`: which kernel each image is made for, so that no two are made under one name.
     first = makes.setdefault(target.image, target.kernel)
     made_for = "" if first == target.kernel else first

@@ -55,11 +55,13 @@ def status(
     kernels: Sequence[KernelState],
     blocked: tuple[Reason, str] | None,
     wrong: tuple[Reason, str] | None,
+    builder: str,
     now_s: float,
 ) -> dict[str, Any]:
     """Return the whole status.
 
     `blocked`: why nothing is done, so that what was known of the kernels is kept. `wrong`: with the device plugin.
+    `builder`: that was chosen for the Module, which names none.
     """
     previous = {each.get("kernelVersion"): each for each in view.status.get("kernels") or ()}
     targeted = sum(nodes.nodes for nodes in view.targets.values())
@@ -75,7 +77,10 @@ def status(
     }
     if blocked:
         made["kernels"] = list(view.status.get("kernels") or ())
+        builder = view.status.get("builder", "")
         made["moduleLoader"]["desiredNumber"] = (view.status.get("moduleLoader") or {}).get("desiredNumber", 0)
+    if builder:
+        made["builder"] = builder
     if len(kernels) > KERNELS_MOST:
         made["kernelsNotShown"] = len(kernels) - KERNELS_MOST
     if subject.spec and subject.spec.device_plugin:
@@ -99,8 +104,10 @@ def readable(written: Mapping[str, Any]) -> dict[str, Any]:
         ]
 
     loader = written.get("moduleLoader")
+    builder = written.get("builder")
     return {
         **written,
+        "builder": builder if isinstance(builder, str) else "",
         "kernels": listed("kernels", "kernelVersion"),
         "conditions": listed("conditions", "type"),
         "moduleLoader": loader if isinstance(loader, Mapping) else {},

@@ -154,7 +154,7 @@ class Missing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """The registry could not say. It never means "missing". It is asked again as long as a plan wants to know."""
+    """A registry or the API server could not say. It never means "missing". It is asked again until it is known."""
 
     message: str
 
@@ -204,6 +204,7 @@ class View:
     Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there.
+    `openshift_builds`: whether the API server has OpenShift's builds.
     `answers`: kept by `kmm.core.images.learn`; `stale`: those that are too old to start anything from. `access`: of
     the Module's questions.
     """
@@ -223,4 +224,5 @@ class View:
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     status: Manifest = field(default_factory=dict)
     operator: Operator = Operator()
+    openshift_builds: bool | Unknown = False
     synced: bool = True

@@ -20,6 +20,7 @@ from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.controller import Controller, Pace
 from kmm.runtime.credentials import Credentials
+from kmm.runtime.discovery import Discovery
 from kmm.runtime.health import Endpoint
 from kmm.runtime.leader import LEASE_NAME, written
 from kmm.runtime.lease import Elector, Terms
@@ -58,7 +59,8 @@ class App:
         self.ended = threading.Event()
         self.failed = False
         self.metrics = Metrics()
-        self.cluster = Cluster(catalog, operator_of(config, transport))
+        self._discovery = Discovery(transport, self._discovered)
+        self.cluster = Cluster(catalog, operator_of(config, transport), lambda: self._discovery.said)
         self._announcer = Announcer(transport)
         self._observers = Observers(catalog, self.metrics)
         self._references = References(
@@ -103,6 +105,8 @@ class App:
             _LOG.info("controller %s watches %s", controller, ", ".join(watched))
         for endpoint in self._endpoints:
             endpoint.start()
+        if not self._config.builder:  # else it decides nothing
+            self._discovery.start()
         self._announcer.start()
         self._probes.start()
         self._observers.start()
@@ -121,6 +125,7 @@ class App:
         def left_s(most_s: float) -> float:
             return max(0.1, min(most_s, until - time.monotonic()))
 
+        self._discovery.stop()
         self.controller.stop(left_s(_STOP_S / 2))
         self._probes.stop()
         self._observers.stop()
@@ -152,6 +157,9 @@ class App:
 
     def _answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         self.controller.answered(question, answer, subject, fresh_s)
+
+    def _discovered(self) -> None:
+        self.controller.reconsider()
 
     def _changed_in(self, namespace: str) -> None:
         self.controller.changed_in(namespace)

@@ -17,7 +17,7 @@ from kmm.core import names
 from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
-from kmm.core.view import Answer, KernelNodes, Operator, Owned, Pod, Question, Subject, Task, View
+from kmm.core.view import Answer, KernelNodes, Operator, Owned, Pod, Question, Subject, Task, Unknown, View
 from kmm.loader import OWN_DISTRIBUTIONS
 from kmm.runtime.answers import Answers
 from kmm.runtime.kinds import (
@@ -44,11 +44,22 @@ from kmm.runtime.watch import Source
 
 
 class Cluster:
-    """What is known. `operator`: what the configuration says; `slots`: how many tasks may run at once."""
+    """What is known. `operator`: what the configuration says; `slots`: how many tasks may run at once.
 
-    def __init__(self, catalog: Catalog, operator: Operator, *, slots: int = 5) -> None:
+    `openshift_builds`: tells whether the API server has OpenShift's builds.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        operator: Operator,
+        openshift_builds: Callable[[], bool | Unknown] = lambda: False,
+        *,
+        slots: int = 5,
+    ) -> None:
         self.lock = threading.RLock()
         self.catalog, self.operator, self._slots = catalog, operator, slots
+        self._openshift_builds = openshift_builds
         self.nodes: Store[Node] = Store(self.lock, kernel=lambda item: item.value.kernel)
         self.modules: Store[Mapping[str, Any]] = Store(self.lock)
         self.namespaces: Store[Mapping[str, str]] = Store(self.lock)
@@ -134,10 +145,12 @@ class Cluster:
         spec = item.value["spec"]
         container = at(spec, "moduleLoader", "container")
         parts = (container, *items(container, "kernelMappings"))
+        kept = at(item.value["status"], "builder")
+        builder = self.operator.builder or (kept if isinstance(kept, str) else None)
         asked = {
             at(spec, "driver"),
             at(spec, "devicePlugin", "renderer") or (at(spec, "devicePlugin") and self.operator.device_plugin),
-            *(at(part, "build", "builder") or (at(part, "build") and self.operator.builder) for part in parts),
+            *(at(part, "build", "builder") or (at(part, "build") and builder) for part in parts),
             *(at(part, "sign", "signer") or (at(part, "sign") and self.operator.signer) for part in parts),
         }
         return next((found for each, found in self._strangers.items() if each in asked), "")
@@ -194,6 +207,7 @@ class Cluster:
             namespace_labels=namespace.value if namespace else {},
             status=module.value["status"] if module else {},
             operator=self.operator,
+            openshift_builds=self._openshift_builds(),
             synced=not self.unsynced(),
         )
 

@@ -124,6 +124,11 @@ class Controller:
             if item.namespace == namespace:
                 self._add(FOR_MODULES, *item.key)
 
+    def reconsider(self) -> None:
+        """Look again at every Module: what is known of the whole cluster has changed."""
+        for item in self._cluster.modules.items():
+            self._add(FOR_MODULES, *item.key)
+
     def answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         """Learn what a registry said, and look again at the Module that asked."""
         self._cluster.learn(subject, question, answer, fresh_s)

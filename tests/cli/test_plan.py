@@ -122,6 +122,7 @@ def test_images_that_exist_need_no_build_and_those_that_do_not_are_built(nodes, 
     lines = [" ".join(line.split()) for line in kmm(*arguments)[1].splitlines()]
     assert lines[3].startswith("6.1.0-18-amd64 1 DaemonSet")
     assert re.fullmatch(r"6\.1\.0-20-amd64 2 Job kmm-ci-a-build-\w{10} Building", lines[4])
+    assert re.search(r"note: nobody names a builder: \w+ builds, but openshift-build in clusters", "\n".join(lines))
     without = kmm("-f", EXAMPLES / "build.yaml", "--nodes", nodes)[1]
     assert 'InputMissing: the Secret "source-credentials" does not exist' in without
     assert "what a Module refers to is looked for in the files of -f alone" in without

@@ -27,6 +27,7 @@ from kmm.core.view import (
     SecretFacts,
     Subject,
     Task,
+    Unknown,
     View,
 )
 from kmm.loader import load_catalog
@@ -296,6 +297,43 @@ class Builder:
 
 def with_builder(made=None) -> Catalog:
     return build_catalog([Plugin(name="b", distribution="b", version="1", builders=(Builder(made),))])
+
+
+def test_which_builder_was_chosen_is_kept_in_the_status():
+    of, seen = subject(spec=spec(BUILDS)), view(dockerfiles={"d": ("dockerfile", "FROM a")}, answers=missing(K1))
+    made = status_of(plan(of, seen, with_builder()))
+    assert made["builder"] == "b"
+    unknown = replace(seen, status=made, openshift_builds=Unknown(message="it is away"))
+    assert [each.kind.kind for each in others(plan(of, unknown, with_builder()))] == ["Job"]
+    named = [{**BUILDS[0], "build": {**BUILDS[0]["build"], "builder": "b"}}]
+    assert status_of(plan(subject(spec=spec(named)), unknown, with_builder()))["builder"] is None
+    blocked = replace(subject(spec=None), errors=(Finding(path="spec.x", message="is wrong"),))
+    assert status_of(plan(blocked, unknown, with_builder()))["builder"] == "b"
+
+
+def test_while_nobody_knows_what_builds_nothing_is_started_and_what_runs_goes_on():
+    of, seen = subject(spec=spec(BUILDS)), view(dockerfiles={"d": ("dockerfile", "FROM a")}, answers=missing(K1))
+    running = plan(of, seen, with_builder())
+    (create,) = others(running)
+    task = Task(
+        kind=JOB,
+        name=create.name,
+        uid="t",
+        annotations=create.manifest["metadata"]["annotations"],
+        job_type="build",
+        progress=Progress(state=State.RUNNING),
+    )
+    unknown = replace(seen, openshift_builds=Unknown(message="it is away"))
+    for tasks in ((), (task,)):
+        made = plan(of, replace(unknown, tasks=tasks), with_builder())
+        assert others(made) == []
+        (kernel,) = status_of(made)["kernels"]
+        assert (kernel["state"], kernel["reason"]) == ("Pending", Reason.BUILDER_UNDECIDED)
+        assert "the API server did not say: it is away" in condition(made, "ImagesReady")["message"]
+        assert condition(made, "PluginsAvailable")["status"] == "True"
+    there = {Question(image=f"r.example.com/a:{K1}"): Present(digest="sha256:1")}
+    loads = others(plan(of, replace(unknown, answers=there), with_builder()))
+    assert [each.kind.kind for each in loads] == ["DaemonSet"], "what is there needs no builder"
 
 
 def missing(*images: str) -> dict:

@@ -42,9 +42,9 @@ def unmapped(kernel: str = "5.4.0", nodes: int = 1) -> KernelState:
     return KernelState(kernel=kernel, nodes=nodes, reason=Reason.NO_MAPPING, mapped=False, settled=True)
 
 
-def made(*kernels: KernelState, of=SUBJECT, blocked=None, wrong=None, now_s=NOW, **view) -> dict:
+def made(*kernels: KernelState, of=SUBJECT, blocked=None, wrong=None, builder="", now_s=NOW, **view) -> dict:
     view.setdefault("targets", {each.kernel: KernelNodes(nodes=each.nodes) for each in kernels})
-    return status(of, View(**view), kernels, blocked, wrong, now_s)
+    return status(of, View(**view), kernels, blocked, wrong, builder, now_s)
 
 
 def conditions(found: dict) -> dict[str, tuple[str, str, str]]:

@@ -47,11 +47,11 @@ def there(world, registry):
 
 
 def a_build(registry, name="m", image="team/driver:${KERNEL_FULL_VERSION}", **spec):
-    """Return a Module whose images would be built where they are missing; no builder is installed."""
+    """Return a Module whose images would be built where they are missing, by a builder that nobody has."""
     found = a_module(name, **spec)
     container = found["spec"]["moduleLoader"]["container"]
     container["kernelMappings"] = [{"regexp": ".", "containerImage": f"{registry.host}/{image}"}]
-    container["build"] = {"dockerfileConfigMap": {"name": "d"}}
+    container["build"] = {"dockerfileConfigMap": {"name": "d"}, "builder": "nonesuch"}
     return found
 
 

@@ -92,8 +92,9 @@ def made(world, registry, maker):
     plugin = Plugin(
         name="acted", distribution="acted", version="1", builders=(maker,), signers=(maker,), registries=(registry,)
     )
-    # An installed registry plugin must not answer in its place.
-    catalog = build_catalog([*(each for each in load_catalog().plugins if not each.registries), plugin])
+    # What is installed must neither answer nor build in its place.
+    installed = [each for each in load_catalog().plugins if not (each.registries or each.builders or each.signers)]
+    catalog = build_catalog([*installed, plugin])
 
     def make(**options):
         found = registry.world = world(**{"nodes": 2, "kernels": 1, "catalog": catalog, **options})
