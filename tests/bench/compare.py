@@ -195,7 +195,7 @@ def compare(chosen: list[Scenario], ours: Under, other: Under | None, repeat: in
     for scenario in chosen:
         if scenario.name not in done:
             mine = measured(scenario, ours, repeat)
-            theirs = measured(scenario, other, repeat) if other else {}
+            theirs = measured(scenario, other, 1) if other else {}
             done |= {name: (mine[name], theirs.get(name, {})) for name in mine}
         mine_of, theirs_of = done[scenario.name]
         missed = {
@@ -274,7 +274,7 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", default=[], choices=[each.name for each in SCENARIOS], metavar="SCENARIO"
     )
-    parser.add_argument("--repeat", type=int, default=3, help="runs of which the median is told (3)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of ours, of which the median is told (3)")
     parser.add_argument(
         "--growth", action="store_true", help="measure at 1, 3 and 10 times the nodes and the Modules"
     )

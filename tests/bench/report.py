@@ -44,9 +44,9 @@ def _scenarios(folder: Path, results: Mapping[str, Any]) -> str:
     rows = results["scenarios"]
     against = results["against"]
     title = "# Scenarios on a real control plane"
-    lines = [title, "", *_about(results, _REPEAT), f"Medians of {results['repeat']} runs.", ""]
+    lines = [title, "", *_about(results, _REPEAT), f"Medians of {results['repeat']} runs of ours.", ""]
     for row in rows:
-        who = {"ours": row["ours"], "the other, in the same run": row["other"], "Go operator 1.0": row["go"]}
+        who = {"ours": row["ours"], "the other, beside it": row["other"], "Go operator 1.0": row["go"]}
         shown = {name: figures for name, figures in who.items() if figures} | {"to reach": row["reach"]}
         columns = [key for key in COLUMNS if any(key in figures for figures in shown.values())]
         lines += [f"## {row['name']}", "", row["what"][0].upper() + row["what"][1:] + ".", ""]
@@ -69,7 +69,7 @@ def _scenarios(folder: Path, results: Mapping[str, Any]) -> str:
         lines += [f"![{unit}]({key}.svg)", ""]
     if against:
         lines += [
-            "The other operator was measured by `--against COMMAND`, on the same machine, in turn with ours.",
+            "The other operator was measured by `--against COMMAND`: one run, on the same machine, in turn with ours.",
             "",
         ]
     return "\n".join(lines)
