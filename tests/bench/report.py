@@ -69,7 +69,7 @@ def _scenarios(folder: Path, results: Mapping[str, Any]) -> str:
         lines += [f"![{unit}]({key}.svg)", ""]
     if against:
         lines += [
-            "The other operator was measured by `--against COMMAND`: one run, on the same machine, in turn with ours.",
+            "The other operator was measured by `--against COMMAND`: one run on the same machine.",
             "",
         ]
     return "\n".join(lines)
