@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kmm.demo.builder import compiled
 from kmm.embedded.registry import Registry
 
 NAMESPACE = "kmm-demo"
@@ -13,8 +14,18 @@ NEW_KERNEL = "6.1.0-25-amd64"
 NODES = {f"node-{number}": KERNELS[number % len(KERNELS)] for number in range(6)}
 WORKERS = {"node-role.kubernetes.io/worker": ""}
 FIRMWARE = "/firmware/nic.bin"
+FIRMWARE_BYTES = b"firmware of the card"
+SPEED = "25G"
+DOCKERFILE = f"""\
+FROM registry.example.com/team/toolkit
+ARG KERNEL_FULL_VERSION
+ARG SPEED=1G
+RUN make MODULE=nic KERNEL=$KERNEL_FULL_VERSION SPEED=$SPEED
+RUN cp /run/secrets/nic-firmware/nic.bin {FIRMWARE}
+"""
 MODULES = ("gpu", "nic", "acme", "tired")
 VENDOR = "acme-kmm"
+_EXECUTOR = "tools/kaniko:1"
 
 _VENDORS_PLUGIN = '''\
 """What Acme ships: its driver's Module, so that a user's own is three lines."""
@@ -30,16 +41,18 @@ def kmm_drivers(settings):
 
 
 def push_images(registry: Registry) -> int:
-    """Push an image of each driver for each kernel, with its module inside; return how many."""
+    """Push an image of each driver for each kernel, but the one that is to be built; return how many there are."""
     names = {"team/gpu": "gpu", "team/nic": "nic", "acme/card": "acme_card", "team/tired": "tired"}
     for repository, module in names.items():
-        for kernel in (*KERNELS, NEW_KERNEL):
-            files = {f"/opt/lib/modules/{kernel}/{module}.ko": f"{module} for {kernel}".encode()}
-            if module == "nic":
-                files[FIRMWARE] = b"firmware of the card"
+        built = module == "nic"
+        for kernel in (*KERNELS, *(() if built else (NEW_KERNEL,))):
+            files = {f"/opt/lib/modules/{kernel}/{module}.ko": compiled(module, kernel, SPEED if built else "")}
+            if built:
+                files[FIRMWARE] = FIRMWARE_BYTES
             registry.push_image(f"{repository}:{kernel}", files)
     registry.push_image("team/nic-device-plugin:1", {"/plugin": b"plugin"})
     registry.push_image("team/tired-device-plugin:1", {"/plugin": b"plugin"})
+    registry.push_image(_EXECUTOR, {"/kaniko/executor": b"executor"})
     return len(names) * (len(KERNELS) + 1) + 2
 
 
@@ -55,7 +68,11 @@ def install_vendor(folder: Path) -> Path:
 
 def configuration(registry: Registry) -> dict[str, Any]:
     """Return the operator's configuration file."""
-    options = {"oci": {"allowAddresses": ["127.0.0.0/8"]}, "acme": {"mirror": registry.host}}
+    options = {
+        "oci": {"allowAddresses": ["127.0.0.0/8"]},
+        "kaniko": {"image": f"{registry.host}/{_EXECUTOR}"},
+        "acme": {"mirror": registry.host},
+    }
     return {
         "caFile": str(registry.ca_file),
         "metricsAddress": "127.0.0.1:0",
@@ -67,7 +84,12 @@ def configuration(registry: Registry) -> dict[str, Any]:
 def modules(registry: Registry) -> list[dict[str, Any]]:
     """Return the Modules: pre-built; built where missing, with firmware and more; a vendor's; a wrong one."""
     built = {
-        "build": {"dockerfileConfigMap": {"name": "nic"}},
+        "build": {
+            "builder": "kaniko",
+            "dockerfileConfigMap": {"name": "nic"},
+            "buildArgs": [{"name": "SPEED", "value": SPEED}],
+            "secrets": [{"name": "nic-firmware"}],
+        },
         **_container(registry, "team/nic", moduleName="nic", firmwarePath="/firmware"),
     }
     return [

@@ -1,4 +1,4 @@
-"""What the nodes of the demo do: load the module that is inside a real image for their kernel, unload it."""
+"""What the nodes of the demo do: load the module that is inside a real image for their kernel, unload it, build."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 
 from kmm.contract import Access, Forbidden, ImageInfo, Unavailable
+from kmm.core import names
+from kmm.demo.builder import build
 from kmm.embedded.program import Exit, Run, idle
 from kmm.oci.inspection import inspect
 from kmm.oci.session import Session
@@ -22,17 +24,25 @@ _DEADLINE_S = 10.0
 
 
 class Nodes:
-    """The kernels of the nodes. `loaded`: modules by node; `told` hears of each that comes or goes."""
+    """The kernels of the nodes. `loaded`: what was compiled, by node and module; `firmware`: files by node.
+
+    `told` hears of each that comes or goes.
+    """
 
     def __init__(self, session: Session, access: Access, firmware: str, told: Callable[[str, str], None]) -> None:
         self._session, self._access = session, access
         self._firmware, self._told = firmware, told
         self._lock = threading.Lock()
         self.loaded: dict[str, dict[str, str]] = {}
-        self.firmware: dict[str, set[str]] = {}
+        self.firmware: dict[str, dict[str, bytes]] = {}
 
     async def run(self, run: Run) -> Exit:
-        """Carry out a loader's hooks; everything else just runs."""
+        """Carry out builds and a loader's hooks; everything else just runs."""
+        if names.JOB_TYPE in run.pod["metadata"]["labels"]:
+            self._told(
+                run.node, f"{run.container['name']} builds for {run.pod['metadata']['labels'][names.TARGET_KERNEL]}"
+            )
+            return await asyncio.to_thread(build, run, self._session, self._access.ca_pem or "")
         if not run.hook:
             return await idle(run)
         text = run.argv[-1] if run.argv[0] != "modprobe" else shlex.join(run.argv)
@@ -62,8 +72,11 @@ class Nodes:
             return f"modprobe: ERROR: {error}"
         if found is None or path not in found.files:
             return f"modprobe: FATAL: Module {name} not found in directory {folder}/lib/modules/{run.kernel}"
+        compiled = found.files[path].decode()
+        if not compiled.startswith(f"{name} for {run.kernel}"):
+            return f"modprobe: ERROR: could not insert '{name}': Exec format error"
         with self._lock:
-            self.loaded.setdefault(run.node, {})[name] = run.kernel
+            self.loaded.setdefault(run.node, {})[name] = compiled
         self._told(run.node, f"modprobe {name}: loaded into {run.kernel}")
         return ""
 
@@ -74,11 +87,11 @@ class Nodes:
             self._told(run.node, f"modprobe -r {name}: unloaded")
 
     async def _copy(self, run: Run, folder: str) -> None:
-        name = Path(self._firmware).name
-        found = await self._inspect(str(run.container["image"]), f"{folder}/{name}")
-        if found and found.files:
+        path = f"{folder}/{Path(self._firmware).name}"
+        found = await self._inspect(str(run.container["image"]), path)
+        if found and path in found.files:
             with self._lock:
-                self.firmware.setdefault(run.node, set()).add(name)
+                self.firmware.setdefault(run.node, {})[path] = found.files[path]
 
     def _remove(self, run: Run, folder: str) -> None:
         if folder == str(Path(self._firmware).parent):

@@ -19,6 +19,7 @@ from kmm.api.kinds import KINDS
 from kmm.contract import Access
 from kmm.core import names
 from kmm.demo import cast
+from kmm.demo.builder import compiled
 from kmm.demo.node import Nodes
 from kmm.demo.operator import OperatorProcess
 from kmm.demo.screen import Screen
@@ -34,6 +35,7 @@ from kmm.runtime.transport import MERGE_PATCH, Transport, connect
 
 _PATIENCE_S = 60.0  # a machine may be slow; what is shown is how long it took
 _LOOK_S = 0.05
+_SPEED = "25G"  # what the card does with the arguments of its Module
 _ACTIONS = ("Create", "Replace", "Delete")
 _DAEMON_SETS = f"/apis/apps/v1/namespaces/{cast.NAMESPACE}/daemonsets"
 
@@ -92,7 +94,9 @@ class Story:
         core = f"/api/v1/namespaces/{cast.NAMESPACE}"
         for account in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
             self._post(f"{core}/serviceaccounts", {"metadata": {"name": account}})
-        self._post(f"{core}/configmaps", {"metadata": {"name": "nic"}, "data": {"dockerfile": "FROM scratch"}})
+        self._post(f"{core}/configmaps", {"metadata": {"name": "nic"}, "data": {"dockerfile": cast.DOCKERFILE}})
+        firmware = {Path(cast.FIRMWARE).name: base64.b64encode(cast.FIRMWARE_BYTES).decode()}
+        self._post(f"{core}/secrets", {"metadata": {"name": "nic-firmware"}, "data": firmware})
         login = base64.b64encode(self.registry.docker_config("robot").encode()).decode()
         secret = {"metadata": {"name": "registry"}, "type": "kubernetes.io/dockerconfigjson"}
         self._post(f"{core}/secrets", {**secret, "data": {".dockerconfigjson": login}})
@@ -135,10 +139,18 @@ class Story:
                 raise StoryError("a node has lost its driver while the registry was away")
             self.screen.good("what runs on the other nodes keeps running")
         self.screen.line("registry", "is back")
+        tag = f"{self.registry.host}/team/nic:{cast.NEW_KERNEL}"
         self._wait(
-            f"the drivers are loaded on {node} too",
-            lambda: set(self.nodes.loaded.get(node, {}).values()) == {cast.NEW_KERNEL} and self._loaded("nic", "gpu"),
+            "the image that is missing for it is built", lambda: "digest" in self._kernel("nic", cast.NEW_KERNEL)
         )
+        self.screen.line("nic", f"{tag}, from its Dockerfile, its arguments and a Secret")
+        self._wait(f"the drivers are loaded on {node} too", lambda: self._loaded("nic", "gpu", "acme_card"))
+        wanted = compiled("nic", cast.NEW_KERNEL, _SPEED).decode()
+        if (found := self.nodes.loaded[node]["nic"]) != wanted:
+            raise StoryError(f'what was built is not what was asked for: "{found}", and not "{wanted}"')
+        if self.nodes.firmware[node] != {cast.FIRMWARE: cast.FIRMWARE_BYTES}:
+            raise StoryError("the firmware of the image that was built is not the Secret's")
+        self.screen.good("it is built with the Module's arguments and the Secret's firmware")
         self._wait("all is Ready again", lambda: all(map(self._ready, ("gpu", "nic", "acme"))))
         # Each kernel's two nodes had one loader; node-4 still runs the old kernel of node-1.
         if not uids <= {each["metadata"]["uid"] for each in self._daemon_sets()}:
@@ -248,7 +260,7 @@ class Story:
 
 _TOLD = (
     "its images are there",
-    "an image that would be built if it were missing, with firmware and a device plugin",
+    "an image that is built where it is missing, with firmware and a device plugin",
     "three lines, for a vendor's driver that a plugin package brings",
     "with a mistake in it",
 )

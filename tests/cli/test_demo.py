@@ -25,6 +25,7 @@ def test_all_of_it_happens_and_is_shown_without_a_terminal(tmp_path):
         "every driver is loaded on its six nodes",
         'did you mean "daemonset"?',
         "an image that cannot be asked for is unknown, and starts nothing",
+        "it is built with the Module's arguments and the Secret's firmware",
         "no loader of another kernel was touched",
         "and so are its labels on the nodes",
         "its memory at most",
@@ -59,3 +60,13 @@ def test_what_it_needs_and_is_not_installed_is_told(monkeypatch):
     monkeypatch.setitem(sys.modules, "kmm.demo.story", None)
     with pytest.raises(ConfigError, match="pip install"):
         demo(keep=False, svg=None)
+
+
+def test_a_build_that_is_given_another_argument_fails_it():
+    script = (
+        "import sys; from kmm.demo import cast; cast.SPEED = '10G'\n"
+        "from kmm.cli.demo import demo; sys.exit(demo(keep=False, svg=None))"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 1, ran.stdout[-3000:] + ran.stderr
+    assert '"nic for 6.1.0-25-amd64 at 10G", and not "nic for 6.1.0-25-amd64 at 25G"' in " ".join(ran.stdout.split())
