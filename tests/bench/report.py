@@ -27,12 +27,21 @@ _REPEAT = "python tests/bench/compare.py"
 
 
 def write(folder: Path, results: Mapping[str, Any]) -> None:
-    """Write one kind of results, scenarios or growth, over what was written of it before."""
+    """Write one kind of results, scenarios or growth; what was not measured again stays as it was written before."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "growth" if "growth" in results else "scenarios"
-    (folder / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n")
+    path = folder / f"{name}.json"
+    before = json.loads(path.read_text())[name] if path.exists() else []
+    results = {**results, name: _joined(before, results[name])}
+    path.write_text(json.dumps(results, indent=2) + "\n")
     text = _growth(folder, results) if name == "growth" else _scenarios(folder, results)
     (folder / f"{name}.md").write_text(text)
+
+
+def _joined(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the rows of both, the later ones in place of the earlier."""
+    rows = {(each["name"], each.get("of")): each for each in (*before, *now)}
+    return list(rows.values())
 
 
 def _about(results: Mapping[str, Any], repeat: str) -> list[str]:
