@@ -27,3 +27,8 @@ def test_the_api_imports_what_it_reads_and_judges_with_and_nothing_else():
 @pytest.mark.parametrize("heavy", ["typer", "rich", "jsonschema", "kubernetes", "hypothesis", "pytest"])
 def test_what_the_operator_will_run_with_imports_no_command_line(heavy):
     assert heavy not in imported_by("import kmm.admission, kmm.loader, kmm.config; kmm.loader.load_catalog()")
+
+
+@pytest.mark.parametrize("heavy", ["typer", "rich", "jsonschema", "aiohttp", "pytest"])
+def test_what_the_operator_runs_as_imports_no_command_line(heavy):
+    assert heavy not in imported_by("import kmm.runtime.__main__")

@@ -30,12 +30,12 @@ from kmm.runtime.queue import Queue
 from kmm.runtime.references import References
 from kmm.runtime.store import Item
 from kmm.runtime.transport import AlreadyExists, ApiError, Conflict
+from kmm.runtime.written import Written, written
 
 Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
 FOR_MODULES, FOR_NODES, FOR_PODS = "Module", "NodeKernel", "PodNodeModule"
 _NODES, _MODULES = 0, 1  # nodes are served first: what they say decides where drivers run
 _UNSYNCED_S = 0.1
-_SLOWER = 1.5
 _LOG = logging.getLogger(__name__)
 
 
@@ -51,14 +51,6 @@ class Pace:
     status_every_s: float = 1.0
     asking_s: float = 0.5
     taken_s: float = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
-    """When a node's labels or a Module's status were written (by the monotonic clock), and how long that is to do."""
-
-    at_s: float
-    rest_s: float
 
 
 class Controller:
@@ -300,14 +292,12 @@ class Controller:
     def _left_s(self, key: Key) -> float:
         """Return for how long a key is not to be written again."""
         last = self._written.get(key)
-        return last.at_s + last.rest_s - time.monotonic() if last else 0.0
+        return last.left_s(time.monotonic()) if last else 0.0
 
     def _write(self, key: Key) -> None:
-        """Note that a key has been written: what is written again and again is written less often."""
+        """Note that a key has been written."""
         every_s = self._pace.node_every_s if key[0] == FOR_NODES else self._pace.status_every_s
-        last, now_s = self._written.get(key), time.monotonic()
-        again = last is not None and now_s - last.at_s < 2 * last.rest_s
-        self._written[key] = Written(at_s=now_s, rest_s=_SLOWER * every_s if again else every_s)
+        self._written[key] = written(self._written.get(key), time.monotonic(), every_s)
 
     def _carry_out(self, key: Key, plan: Plan, subject: Subject | None, seen: int) -> None:
         """Do all that can be done: what fails for one kernel must not stop the others.

@@ -36,7 +36,7 @@ USER = "operator"
 OURS = f"{shlex.quote(str(Path(sys.executable).parent / 'kmm'))} run"
 KERNEL_LABEL = "kmm.node.kubernetes.io/kernel-version.full"
 _CLIENTS = 4
-_WITHIN_S = 900.0
+_WITHIN_S = 400.0
 _LOOK_S = 0.3
 
 
