@@ -17,6 +17,8 @@ JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
 SECRETS = "/run/secrets"
 
 _ARCHITECTURE = "kubernetes.io/arch"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_NAME_LONGEST = 253
 _QUANTITY = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?([eE][0-9]{1,2}|[numkKMGTPE]|[KMGTPE]i)?")
 _DEADLINE_LONGEST_S = 7 * 24 * 3600
 _SAID_LONGEST = 900  # characters: with what is said before it, less than the core keeps
@@ -38,19 +40,19 @@ class Mounted:
     mount: Manifest
 
 
-JOB_OPTIONS = ("deadlineSeconds", "resources")
+JOB_OPTIONS = ("activeDeadlineSeconds", "resources")
 """The keys that `job_options` reads."""
 
 
 def job_options(given: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
-    """Read `deadlineSeconds` and `resources` of a plugin's options, or of a Module's `params`.
+    """Read `activeDeadlineSeconds` and `resources` of a plugin's options, or of a Module's `params`.
 
     What is absent is as in `otherwise`. `where`: what the user calls `given`, such as `build.params`.
     Raises ValueError, which says what is wrong and what would be right.
     """
-    deadline_s = given.get("deadlineSeconds", otherwise.deadline_s)
+    deadline_s = given.get("activeDeadlineSeconds", otherwise.deadline_s)
     if type(deadline_s) is not int or not 0 < deadline_s <= _DEADLINE_LONGEST_S:
-        raise ValueError(f"{where}.deadlineSeconds: must be a whole number from 1 to {_DEADLINE_LONGEST_S}")
+        raise ValueError(f"{where}.activeDeadlineSeconds: must be a whole number from 1 to {_DEADLINE_LONGEST_S}")
     resources = otherwise.resources
     if "resources" in given:
         resources = _resources(given["resources"], f"{where}.resources")
@@ -86,18 +88,23 @@ def literal(argument: str) -> str:
 
 def placement(request: BuildRequest | SignRequest) -> dict[str, Any]:
     """Return the fields of a pod's spec that say where it runs, and with which Secret its image is pulled."""
-    selector = dict(request.node_selector)
-    if isinstance(request, BuildRequest):
-        selector[_ARCHITECTURE] = request.architecture
+    native = {_ARCHITECTURE: request.architecture} if isinstance(request, BuildRequest) else {}
     return {
-        "nodeSelector": selector,
+        "nodeSelector": {**native, **request.node_selector},
         "tolerations": [dict(each) for each in request.tolerations],
         "imagePullSecrets": [{"name": request.push_secret}] if request.push_secret else [],
     }
 
 
 def secret_mounts(secrets: Iterable[SecretFiles]) -> list[Mounted]:
-    """Return each Secret as the folder `/run/secrets/<name>`. A Secret's name may be too long for a volume's."""
+    """Return each Secret as the folder `/run/secrets/<name>`. A Secret's name may be too long for a volume's.
+
+    Raises ValueError for what no Secret can be called, as it would be another folder.
+    """
+    secrets = tuple(secrets)
+    for each in secrets:
+        if len(each.name) > _NAME_LONGEST or not _NAME.fullmatch(each.name):
+            raise ValueError(f'"{each.name[:100]}" is the name of no Secret')
     return [
         Mounted(
             volume={"name": f"secret-{index}", "secret": {"secretName": each.name}},
@@ -144,66 +151,69 @@ def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
 def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
     """Say how far the first Job among `objects` has come, and why it failed or does not start. Never raises.
 
-    Why it failed is, in this order: what its pods' containers said last, why a pod was killed, and the Job's own
+    Why it failed is, in this order: that a pod was taken away, what its containers said last, and the Job's own
     condition. Of a long last word the last whole lines are kept, so that the core finds secrets in them.
     """
     found = next((each for each in _maps(objects) if each.get("kind", JOB.kind) == JOB.kind), None)
     if found is None:
         return Progress(state=State.PENDING)
-    conditions = {_text(each, "type"): each for each in _of(found, "conditions") if each.get("status") == "True"}
-    statuses = [_map(each, "status") for each in _maps(pods)]
+    conditions = {_text(each, "type"): each for each in _conditions(_map(found, "status")) if _holds(each)}
+    # As they were told of may differ from time to time.
+    named = sorted(_maps(pods), key=lambda each: _text(_map(each, "metadata"), "name"))
+    statuses = [_map(each, "status") for each in named]
     if "Complete" in conditions:
         return Progress(state=State.SUCCEEDED)
     if failed := conditions.get("Failed"):
-        return _failed(found, failed, statuses)
+        reason = _text(failed, "reason") or "Failed"
+        said = [why for each in statuses for why in _why(each)]
+        message = "; ".join([*_deadline(found, reason), *said]) or _text(failed, "message") or reason
+        return Progress(state=State.FAILED, reason=reason, message=message)
     if suspended := conditions.get("Suspended"):
         return Progress(state=State.PENDING, reason=_text(suspended, "reason"), message="the Job is suspended")
-    phases = {_text(each, "phase") for each in statuses}
-    if phases & {"Running", "Succeeded", "Failed"}:
+    if {_text(each, "phase") for each in statuses} & {"Running", "Succeeded", "Failed"}:
         return Progress(state=State.RUNNING)
     reason, message = next((why for each in statuses for why in _waits(each)), ("", ""))
-    return Progress(state=State.PENDING, reason=reason, message=f"{reason}: {message}".strip(": "))
+    return Progress(state=State.PENDING, reason=reason, message=message)
 
 
-def _failed(found: Mapping[str, Any], condition: Mapping[str, Any], statuses: list[Mapping[str, Any]]) -> Progress:
-    reason = _text(condition, "reason") or "Failed"
-    said = [why for each in statuses for why in _why(each)]
+def _deadline(found: Mapping[str, Any], reason: str) -> Iterator[str]:
     if reason == "DeadlineExceeded":
-        deadline_s = _map(found, "spec").get("activeDeadlineSeconds")
-        limit = f" of {deadline_s} s" if type(deadline_s) is int else ""
-        said = [f"it did not end within its deadline{limit}", *said]
-    message = "; ".join(said) or _text(condition, "message") or reason
-    return Progress(state=State.FAILED, reason=reason, message=message)
+        limit_s = _map(found, "spec").get("activeDeadlineSeconds")
+        yield "it did not end within its activeDeadlineSeconds" + (f", {limit_s}" if type(limit_s) is int else "")
 
 
 def _why(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield why a pod failed."""
-    for container in _containers(status):
-        ended = _map(_map(container, "state"), "terminated")
+    if reason := _text(status, "reason"):
+        yield _said(f"its pod was ended by the node: {reason}", status)
+    for each in _conditions(status):
+        if each.get("type") == "DisruptionTarget" and _holds(each):
+            yield _said(f"its pod was taken away: {_text(each, 'reason')}", each)
+    for name, state in _containers(status):
+        ended = _map(state, "terminated")
         code, reason = ended.get("exitCode"), _text(ended, "reason")
-        if type(code) is not int or code == 0:
-            continue
-        why = f" ({reason})" if reason not in ("", "Error") else ""
-        said = _last_lines(_text(ended, "message"))
-        yield f"{_text(container, 'name') or 'the container'} ended with exit code {code}{why}: {said}".rstrip(": ")
-    killed = [(_text(status, "reason"), _text(status, "message"))] + [
-        (_text(each, "reason"), _text(each, "message"))
-        for each in _maps(status.get("conditions"))
-        if (each.get("type"), each.get("status")) == ("DisruptionTarget", "True")
-    ]
-    yield from dict.fromkeys(f"{reason}: {message}".rstrip(": ") for reason, message in killed if reason)
+        if reason == "OOMKilled":
+            yield _said(f"{name} used more memory than its resources.limits.memory", ended)
+        elif type(code) is int and code != 0:
+            why = f" ({reason})" if reason not in ("", "Error") else ""
+            yield _said(f"{name} ended with exit code {code}{why}", ended)
 
 
 def _waits(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield why a pod does not start: a word, and what is said of it."""
-    for container in _containers(status):
-        waiting = _map(_map(container, "state"), "waiting")
+    for name, state in _containers(status):
+        waiting = _map(state, "waiting")
         reason = _text(waiting, "reason")
         if reason not in ("", "ContainerCreating", "PodInitializing"):
-            yield reason, _last_lines(_text(waiting, "message"))
-    for each in _maps(status.get("conditions")):
+            yield reason, _said(f"{name} cannot be started: {reason}", waiting)
+    for each in _conditions(status):
         if (each.get("type"), each.get("status")) == ("PodScheduled", "False"):
-            yield _text(each, "reason") or "Unscheduled", _last_lines(_text(each, "message"))
+            reason = _text(each, "reason")
+            yield reason, _said(f"no node takes its pod: {reason}", each)
+
+
+def _said(what: str, said: Mapping[str, Any]) -> str:
+    return f"{what}: {_last_lines(_text(said, 'message'))}".strip(": ")
 
 
 def _last_lines(text: str) -> str:
@@ -216,13 +226,19 @@ def _last_lines(text: str) -> str:
     return "\n".join(reversed(kept))
 
 
-def _containers(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield from _maps(status.get("initContainerStatuses"))
-    yield from _maps(status.get("containerStatuses"))
+def _containers(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the name and the state of each container."""
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for each in _maps(status.get(key)):
+            yield _text(each, "name") or "a container", _map(each, "state")
 
 
-def _of(found: Mapping[str, Any], key: str) -> Iterator[Mapping[str, Any]]:
-    return _maps(_map(found, "status").get(key))
+def _conditions(status: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return _maps(status.get("conditions"))
+
+
+def _holds(condition: Mapping[str, Any]) -> bool:
+    return condition.get("status") == "True"
 
 
 def _map(parent: Mapping[str, Any], key: str) -> Mapping[str, Any]:

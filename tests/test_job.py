@@ -113,7 +113,7 @@ def test_why_it_failed_is_what_its_container_said_last():
 
 def test_a_container_that_was_killed_for_its_memory_says_so():
     (message,) = {observe_job([a_job(BACK_OFF)], [ended(137, reason="OOMKilled")]).message}
-    assert message == "build ended with exit code 137 (OOMKilled)"
+    assert message == "build used more memory than its resources.limits.memory"
 
 
 def test_an_init_container_that_failed_is_named():
@@ -137,19 +137,19 @@ def test_a_line_that_is_too_long_is_not_cut_since_a_secret_in_it_could_not_be_fo
 def test_an_eviction_is_told():
     pod = {"status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}
     message = observe_job([a_job(BACK_OFF)], [pod]).message
-    assert message == "Evicted: The node was low on resource: memory."
+    assert message == "its pod was ended by the node: Evicted: The node was low on resource: memory."
 
 
 def test_a_disruption_is_told():
     condition = {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager", "message": "bye"}
     pod = {"status": {"phase": "Failed", "conditions": [condition]}}
-    assert observe_job([a_job(BACK_OFF)], [pod]).message == "DeletionByTaintManager: bye"
+    assert observe_job([a_job(BACK_OFF)], [pod]).message == "its pod was taken away: DeletionByTaintManager: bye"
 
 
 def test_a_deadline_is_told_with_its_length_and_what_was_said_until_then():
     condition = ("Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     message = observe_job([a_job(condition)], [ended(143, "compiling")]).message
-    assert message == "it did not end within its deadline of 60 s; build ended with exit code 143: compiling"
+    assert message == "it did not end within its activeDeadlineSeconds, 60; build ended with exit code 143: compiling"
 
 
 def test_without_pods_the_jobs_own_condition_is_why():
@@ -162,13 +162,13 @@ def test_why_a_pod_does_not_start_is_told():
     pod = {"status": {"phase": "Pending", "containerStatuses": [{"name": "build", "state": waiting}]}}
     progress = observe_job([a_job(active=1)], [pod])
     assert (progress.state, progress.reason) == (State.PENDING, "ErrImagePull")
-    assert progress.message == "ErrImagePull: not found"
+    assert progress.message == "build cannot be started: ErrImagePull: not found"
 
 
 def test_a_pod_that_fits_on_no_node_is_told():
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
     pod = {"status": {"phase": "Pending", "conditions": [condition]}}
-    assert observe_job([a_job(active=1)], [pod]).message == "Unschedulable: 0/3 nodes"
+    assert observe_job([a_job(active=1)], [pod]).message == "no node takes its pod: Unschedulable: 0/3 nodes"
 
 
 def test_a_pod_that_is_about_to_start_says_nothing():
@@ -190,9 +190,16 @@ def test_a_job_runs_its_pod_once_and_not_for_ever():
     }
 
 
-def test_a_build_runs_where_the_user_wants_and_its_architecture_is():
-    made = placement(build(node_selector={"pool": "build", "kubernetes.io/arch": "amd64"}, push_secret="p"))
-    assert made["nodeSelector"] == {"pool": "build", "kubernetes.io/arch": "arm64"}
+def test_what_is_said_does_not_depend_on_the_order_of_pods():
+    pods = [ended(code) | {"metadata": {"name": f"p{code}"}} for code in (1, 2)]
+    assert observe_job([a_job(BACK_OFF)], pods) == observe_job([a_job(BACK_OFF)], pods[::-1])
+
+
+def test_a_build_runs_where_its_architecture_is_unless_the_user_wants_another():
+    made = placement(build(node_selector={"pool": "build"}, push_secret="p"))
+    assert made["nodeSelector"] == {"kubernetes.io/arch": "arm64", "pool": "build"}
+    selector = {"kubernetes.io/arch": "amd64"}
+    assert placement(build(node_selector=selector))["nodeSelector"] == selector
     assert made["imagePullSecrets"] == [{"name": "p"}]
 
 
@@ -219,6 +226,12 @@ def test_each_secret_is_a_folder_of_its_own_however_long_its_name():
     assert [each.volume["name"] for each in mounted] == [each.mount["name"] for each in mounted]
     assert all(len(each.volume["name"]) < 64 and each.mount["readOnly"] for each in mounted)
     assert len({each.volume["name"] for each in mounted}) == 2
+
+
+@pytest.mark.parametrize("name", ["", "..", "../a", "a/b", "a..b", "A", "a b", "-a", "a\n", "s" * 254])
+def test_what_no_secret_can_be_called_is_refused(name):
+    with pytest.raises(ValueError, match="is the name of no Secret"):
+        secret_mounts((SecretFiles(name=name),))
 
 
 def test_a_dockerfile_is_a_file_whatever_its_key_is_called():
@@ -250,7 +263,10 @@ def test_options_that_are_absent_are_as_before():
 
 
 def test_options_are_read():
-    given_ = {"deadlineSeconds": 7, "resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "5m"}}}
+    given_ = {
+        "activeDeadlineSeconds": 7,
+        "resources": {"limits": {"cpu": 2, "memory": "1.5Gi"}, "requests": {"cpu": "5m"}},
+    }
     assert job_options(given_, JobOptions(), "options") == JobOptions(
         deadline_s=7, resources={"limits": {"cpu": "2", "memory": "1.5Gi"}, "requests": {"cpu": "5m"}}
     )
@@ -259,10 +275,10 @@ def test_options_are_read():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"deadlineSeconds": 0}, r"options.deadlineSeconds: must be a whole number from 1 to 604800"),
-        ({"deadlineSeconds": True}, "deadlineSeconds"),
-        ({"deadlineSeconds": "60"}, "deadlineSeconds"),
-        ({"deadlineSeconds": 1 << 80}, "deadlineSeconds"),
+        ({"activeDeadlineSeconds": 0}, r"options.activeDeadlineSeconds: must be a whole number from 1 to 604800"),
+        ({"activeDeadlineSeconds": True}, "activeDeadlineSeconds"),
+        ({"activeDeadlineSeconds": "60"}, "activeDeadlineSeconds"),
+        ({"activeDeadlineSeconds": 1 << 80}, "activeDeadlineSeconds"),
         ({"resources": None}, "options.resources: must be an object"),
         ({"resources": []}, "options.resources: must be an object"),
         ({"resources": {"limit": {}}}, r'options.resources: unknown "limit"; did you mean "limits"'),

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kmm.contract import INPUTS_ANNOTATION, Builder, BuildRequest, Kind, Manifest, Progress, Settings, SettingsError
+from kmm.contract import (
+    INPUTS_ANNOTATION,
+    Builder,
+    BuildRequest,
+    Finding,
+    Kind,
+    Manifest,
+    Progress,
+    Settings,
+    SettingsError,
+)
 from kmm.job import (
     JOB,
     JOB_OPTIONS,
@@ -30,6 +40,7 @@ from kmm.oci.reference import Reference
 IMAGE = "ghcr.io/osscontainertools/kaniko:v1.28.3"
 """The maintained fork: the original project was archived in 2025."""
 
+_NAME = "kaniko"
 _CONTEXT = "/workspace"
 # Whatever is below kaniko's own folder is in no layer.
 _CONFIG = "/kaniko/.docker"
@@ -45,19 +56,18 @@ class Kaniko:
     image: Reference = field(default_factory=lambda: reference.parse(IMAGE))
     authorities: str = ""
     options: JobOptions = field(default_factory=JobOptions)
-    name: str = "kaniko"
+    name: str = _NAME
     owns: tuple[Kind, ...] = (JOB,)
     requires: tuple[str, ...] = ()
 
     def render(self, request: BuildRequest) -> Sequence[Manifest]:
         """Return the Job. The core adds its name and labels. Raises ValueError for what a Module asks wrongly."""
-        refuse_unknown(request.params, JOB_OPTIONS, "build.params")
-        options = job_options(request.params, self.options, "build.params")
+        options = _params(request.params, self.options, "build.params")
         mounted = [*self._mounted(request), *secret_mounts(request.secrets)]
         trusted = [{"name": "SSL_CERT_DIR", "value": f"{_OWN_AUTHORITIES}:{_AUTHORITIES}"}]
         container: dict[str, Any] = {
             "name": "kaniko",
-            "image": str(self._image(request.builder_tag)),
+            "image": str(_tagged(self.image, request.builder_tag)),
             "args": [literal(each) for each in arguments(request)],
             "env": trusted if self.authorities else [],
             "resources": options.resources,
@@ -78,12 +88,6 @@ class Kaniko:
         """Say how far the Job has come, and why it failed."""
         return observe_job(objects, pods)
 
-    def _image(self, tag: str | None) -> Reference:
-        try:
-            return self.image.with_tag(tag) if tag else self.image
-        except reference.ReferenceError as error:
-            raise ValueError(f"build.kanikoParams.tag: {error}") from None
-
     def _mounted(self, request: BuildRequest) -> Iterator[Mounted]:
         yield dockerfile_mount(request, _CONTEXT)
         if request.push_secret:
@@ -93,7 +97,10 @@ class Kaniko:
 
 
 def arguments(request: BuildRequest) -> Iterator[str]:
-    """Yield kaniko's arguments: flags that every release since 1.0 has, as a Module may name any."""
+    """Yield kaniko's arguments: flags that every release since 1.0 has, as a Module may name any.
+
+    Raises ValueError for a build argument that would be another one, or none.
+    """
     # It may not recognise a container without a service account's token as one.
     yield from ("--force", "--log-format=text", "--log-timestamp=false")
     yield f"--context=dir://{_CONTEXT}"
@@ -108,11 +115,14 @@ def arguments(request: BuildRequest) -> Iterator[str]:
     yield from (flag for flag, wanted in flags.items() if wanted)
     if request.inputs:
         yield f"--label={INPUTS_ANNOTATION}={request.inputs}"
-    yield from (f"--build-arg={arg.name}={arg.value}" for arg in request.args)
+    for arg in request.args:
+        if not arg.name or "=" in arg.name or "\0" in arg.name + arg.value:
+            raise ValueError(f'build.buildArgs: "{arg.name[:100]}" is the name of none, or its value holds a NUL')
+        yield f"--build-arg={arg.name}={arg.value}"
 
 
 def kmm_builders(settings: Settings) -> list[Builder]:
-    """Offer it, under the name `kaniko`. Options: `image`, `caConfigMap`, `deadlineSeconds`, `resources`."""
+    """Offer it, under the name `kaniko`. Options: `image`, `caConfigMap`, `activeDeadlineSeconds`, `resources`."""
     given = settings.only("image", "caConfigMap", *JOB_OPTIONS)
     try:
         return [
@@ -124,6 +134,51 @@ def kmm_builders(settings: Settings) -> list[Builder]:
         ]
     except ValueError as error:
         raise SettingsError(str(error)) from None
+
+
+def kmm_validate_module(module: Manifest) -> list[Finding]:
+    """Judge the `build` sections that ask for this builder by its name."""
+    return list(_findings(module))
+
+
+def _findings(module: Manifest) -> Iterator[Finding]:
+    for path, build in _sections(module):
+        try:
+            _params(_map(build.get("params")), JobOptions(), "params")
+        except ValueError as error:
+            yield Finding(path=f"{path}.params", message=str(error))
+        tag = _map(build.get("kanikoParams")).get("tag")
+        try:
+            reference.parse(IMAGE).with_tag(tag if tag and isinstance(tag, str) else "latest")
+        except reference.ReferenceError as error:
+            yield Finding(path=f"{path}.kanikoParams.tag", message=str(error))
+
+
+def _sections(module: Manifest) -> Iterator[tuple[str, Manifest]]:
+    """Yield the `build` sections that ask for this builder by its name, and where they are."""
+    where = "spec.moduleLoader.container"
+    container = _map(_map(_map(module.get("spec")).get("moduleLoader")).get("container"))
+    default, mappings = _map(container.get("build")), container.get("kernelMappings")
+    found = [(f"{where}.build", default)]
+    for index, mapping in enumerate(mappings if isinstance(mappings, list) else ()):
+        found.append((f"{where}.kernelMappings[{index}].build", _map(_map(mapping).get("build"))))
+    return ((path, build) for path, build in found if (build.get("builder") or default.get("builder")) == _NAME)
+
+
+def _params(params: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
+    refuse_unknown(params, JOB_OPTIONS, where)
+    return job_options(params, otherwise, where)
+
+
+def _tagged(image: Reference, tag: str | None) -> Reference:
+    try:
+        return image.with_tag(tag) if tag else image
+    except reference.ReferenceError as error:
+        raise ValueError(f"build.kanikoParams.tag: {error}") from None
+
+
+def _map(value: object) -> Manifest:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _reference(image: object) -> Reference:

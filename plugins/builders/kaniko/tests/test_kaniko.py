@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from kmm_kaniko import IMAGE, Kaniko, arguments, kmm_builders
+from kmm_kaniko import kmm_validate_module as judge
 
 from kmm.contract import BuildArg, BuildRequest, ModuleRef, SecretFiles, Settings, SettingsError, State, Tls
 from kmm.embedded.volume import expanded
@@ -59,7 +60,7 @@ EVERYTHING = {
     "builder_tag": "v1.24.0",
     "inputs": "0123abcd",
     "architecture": "arm64",
-    "params": {"resources": {"limits": {"memory": "4Gi"}}, "deadlineSeconds": 600},
+    "params": {"resources": {"limits": {"memory": "4Gi"}}, "activeDeadlineSeconds": 600},
 }
 
 
@@ -109,10 +110,16 @@ def test_a_hostile_value_of_an_argument_is_one_word_and_stays_what_it_is(value):
     assert len(argv(args=(BuildArg(name="A", value=value),))) == len(argv()) + 1
 
 
-@given(name=st.text(min_size=1), value=st.text("$()A{}-= \n") | st.text())
+@given(name=st.text(min_size=1).filter(lambda name: not {"=", "\0"} & {*name}), value=st.text("$()A{}-= \n"))
 def test_any_argument_arrives_as_it_was_written(name, value):
     args = (BuildArg(name=name, value=value), BuildArg(name="LAST", value="1"))
     assert argv(args=args)[-2:] == [f"--build-arg={name}={value}", "--build-arg=LAST=1"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("", "a"), ("KERNEL_VERSION=5", "a"), ("A\0", "a"), ("A", "\0")])
+def test_an_argument_that_would_be_another_one_is_refused(name, value):
+    with pytest.raises(ValueError, match=r"build.buildArgs: "):
+        render(args=(BuildArg(name=name, value=value),))
 
 
 def test_arguments_keep_their_order():
@@ -163,7 +170,7 @@ def test_the_image_comes_from_the_option_else_the_environment_else_the_fork():
         ({"image": "A B"}, "image: "),
         ({"image": 1}, "image: must be an image"),
         ({"caConfigMap": []}, "caConfigMap: must be a name"),
-        ({"deadlineSeconds": 0}, "plugins.options.kaniko.deadlineSeconds: must be"),
+        ({"activeDeadlineSeconds": 0}, "plugins.options.kaniko.activeDeadlineSeconds: must be"),
         ({"resources": {"limits": {"memory": "much"}}}, "resources.limits.memory: must be a quantity"),
         ({"images": "a"}, 'unknown option "images"; did you mean "image"'),
     ],
@@ -179,13 +186,52 @@ def test_unknown_params_are_refused_by_name():
 
 
 def test_what_a_module_asks_for_wins_over_the_options():
-    options = {"deadlineSeconds": 100, "resources": {"limits": {"cpu": "1"}}}
+    options = {"activeDeadlineSeconds": 100, "resources": {"limits": {"cpu": "1"}}}
     (builder,) = kmm_builders(Settings(options=options))
     assert render(builder)["spec"]["activeDeadlineSeconds"] == 100
     assert container(builder)["resources"] == {"limits": {"cpu": "1"}}
-    params = {"deadlineSeconds": 7, "resources": {"requests": {"cpu": "2"}}}
+    params = {"activeDeadlineSeconds": 7, "resources": {"requests": {"cpu": "2"}}}
     assert render(builder, params=params)["spec"]["activeDeadlineSeconds"] == 7
     assert container(builder, params=params)["resources"] == {"requests": {"cpu": "2"}}
+
+
+def module(default=None, *mappings) -> dict:
+    container = {"kernelMappings": list(mappings), **({"build": default} if default else {})}
+    return {"spec": {"moduleLoader": {"container": container}}}
+
+
+def found(manifest) -> list[tuple[str, str]]:
+    return [(each.path.removeprefix("spec.moduleLoader.container."), each.message) for each in judge(manifest)]
+
+
+def test_modules_that_ask_for_it_by_name_are_judged():
+    assert found(module({"builder": "kaniko", "params": {"activeDeadlineSeconds": 5}})) == []
+    wrong = {"builder": "kaniko", "params": {"deadline": 5}, "kanikoParams": {"tag": "a b"}}
+    (params, tag) = found(module(None, {"build": {}}, {"build": wrong}))
+    assert params[0] == "kernelMappings[1].build.params"
+    assert 'unknown "deadline"' in params[1]
+    assert tag == (
+        "kernelMappings[1].build.kanikoParams.tag",
+        '"a b" is no tag: letters, digits, _, . and -, not beginning with . or -',
+    )
+    ((path, _),) = found(module({"builder": "kaniko"}, {"build": {"params": {"x": 1}}}))
+    assert path == "kernelMappings[0].build.params"
+    assert found(module({"builder": "buildah", "params": {"x": 1}}, {"build": {"params": {"x": 1}}})) == []
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=2)
+            | st.dictionaries(st.sampled_from(("spec", "moduleLoader", "container", "build")), inner, max_size=2)
+            | st.fixed_dictionaries({"builder": st.just("kaniko"), "params": inner, "kanikoParams": inner})
+            | st.fixed_dictionaries({"kernelMappings": inner, "build": inner})
+        ),
+    ).filter(lambda each: isinstance(each, dict))
+)
+def test_any_json_is_judged(manifest):
+    judge(manifest)
 
 
 def test_what_it_makes_depends_on_nothing_else():
