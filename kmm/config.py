@@ -66,6 +66,10 @@ class Config:
         "OpenShift's builds, and buildah in others"
     )
     signer: str | None = text("The signer of Modules that name none")
+    max_builds: int = number(
+        "How many builds and signatures may run at once, of all Modules: others wait for their turn; 0 starts none",
+        default=5,
+    )
     device_plugin: str | None = text("The device-plugin renderer of Modules that name none", default="daemonset")
     metrics_address: str = text("Where metrics are served", default="127.0.0.1:8080")
     health_address: str = text("Where health is served", default=":8081")

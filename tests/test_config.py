@@ -89,6 +89,7 @@ def test_every_key_that_a_variable_can_set_is_listed():
         "KMM_MAX_UNAVAILABLE": ("maxUnavailable",),
         "KMM_BUILDER": ("builder",),
         "KMM_SIGNER": ("signer",),
+        "KMM_MAX_BUILDS": ("maxBuilds",),
         "KMM_DEVICE_PLUGIN": ("devicePlugin",),
         "KMM_METRICS_ADDRESS": ("metricsAddress",),
         "KMM_HEALTH_ADDRESS": ("healthAddress",),

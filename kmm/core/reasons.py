@@ -211,7 +211,7 @@ class Reason(StrEnum):
         "BuildQueued",
         About.IMAGE,
         "A build or signature waits for its turn.",
-        "As many run as may at once. It begins by itself.",
+        "As many run as may at once: maxBuilds in the operator's configuration. It begins by itself.",
     )
     BUILD_STARTED = (
         "BuildStarted",

@@ -60,7 +60,9 @@ class App:
         self.failed = False
         self.metrics = Metrics()
         self._discovery = Discovery(transport, self._discovered)
-        self.cluster = Cluster(catalog, operator_of(config, transport), lambda: self._discovery.said)
+        self.cluster = Cluster(
+            catalog, operator_of(config, transport), lambda: self._discovery.said, slots=config.max_builds
+        )
         self._announcer = Announcer(transport)
         self._observers = Observers(catalog, self.metrics)
         self._references = References(
