@@ -32,3 +32,10 @@ def test_what_the_operator_will_run_with_imports_no_command_line(heavy):
 @pytest.mark.parametrize("heavy", ["typer", "rich", "jsonschema", "aiohttp", "pytest"])
 def test_what_the_operator_runs_as_imports_no_command_line(heavy):
     assert heavy not in imported_by("import kmm.runtime.__main__")
+
+
+def test_the_operator_signs_nothing_itself():
+    imports = "import sys, kmm.cli.run, kmm.runtime.__main__"
+    script = f"{imports}; print(*(name for name in sys.modules if name.startswith('kmm.signing')))"
+    run = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
