@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,6 +174,67 @@ def _crds(
     from kmm.cli.crds import crds
 
     raise typer.Exit(crds(output, kinds or []))
+
+
+@app.command("sign-module")
+def _sign_module(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Kernel modules: .ko, .ko.xz, .ko.gz, .ko.zst.")
+    ],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key: PEM or DER.")],
+    cert: Annotated[Path, typer.Option("--cert", metavar="FILE", help="Its certificate: PEM or DER.")],
+    hash_name: Annotated[str, typer.Option("--hash", help="sha224, sha256, sha384 or sha512.")] = "sha256",
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--passphrase-file",
+            metavar="FILE",
+            help="The passphrase of an encrypted key; $KBUILD_SIGN_PIN, or the terminal, else.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Where to write the only module; in place, else."),
+    ] = None,
+) -> None:
+    """Sign kernel modules, as the kernel's sign-file does, byte for byte.
+
+    Signatures that they have are replaced. Exit code 1: a module could not be signed, and is as it was. 2: the
+    command is wrong, or the key and certificate cannot be used; then nothing was signed.
+    """
+    with _signing():
+        from kmm.cli.sign_module import sign_module
+
+    raise typer.Exit(sign_module(files, key, cert, hash_name, passphrase_file, output))
+
+
+@app.command("verify-module")
+def _verify_module(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Kernel modules: .ko, .ko.xz, .ko.gz, .ko.zst.")
+    ],
+    cert: Annotated[
+        Path | None, typer.Option("--cert", metavar="FILE", help="The certificate to verify with: PEM or DER.")
+    ] = None,
+) -> None:
+    """Print who signed kernel modules, with what hash, and whether that verifies.
+
+    Exit code 1: a module is not signed, or does not verify. 2: the command or the certificate is wrong.
+    """
+    with _signing():
+        from kmm.cli.verify_module import verify_module
+
+    raise typer.Exit(verify_module(files, cert))
+
+
+@contextmanager
+def _signing() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"signing needs {error.name}, which is not installed: pip install 'kmm-operator[signing]'"
+        ) from None
 
 
 _manifests = typer.Typer(help="Print what a cluster needs beside the definitions.", no_args_is_help=True)
