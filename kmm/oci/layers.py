@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -27,6 +28,7 @@ _BLOCK = 512
 _CHUNK = 256 * 1024
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_ZSTD_WINDOW_LOG_MOST = 26  # 64 MiB
 _OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 _PEEKED = 8
 _WHITEOUT = ".wh."
@@ -271,32 +273,44 @@ def _unpacked(stream: Readable) -> Callable[[int], bytes]:
         head += more
     whole = _Rejoined(head, stream)
     packed: IO[bytes]
+    name = "gzip"
+    damage: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
     if head.startswith(_GZIP):
         packed = cast("IO[bytes]", gzip.GzipFile(fileobj=io.BufferedReader(whole, _CHUNK), mode="rb"))
     elif head.startswith(_ZSTD):
-        packed = _zstd(whole)
+        name = "zstd"
+        packed, damage = _zstd(whole)
     else:
-        for magic, name in _OTHERS.items():
+        for magic, other in _OTHERS.items():
             if head.startswith(magic):
-                raise LayerError(f"is compressed with {name}, which images are not")
+                raise LayerError(f"is compressed with {other}, which images are not")
         packed = io.BufferedReader(whole, _CHUNK)
 
     def read(size: int) -> bytes:
         try:
             return packed.read(size)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-            said = "breaks off" if isinstance(error, EOFError) else "is not the gzip that it begins as"
-            raise LayerError(said) from None
+        except EOFError:
+            raise LayerError("breaks off") from None
+        except damage:
+            raise LayerError(f"is not the {name} that it begins as") from None
 
     return read
 
 
-def _zstd(whole: _Rejoined) -> IO[bytes]:
+def _zstd(whole: _Rejoined) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
+    """Return the layer, unpacked, and what is raised where it is damaged."""
     try:
-        from compression import zstd  # type: ignore[import-not-found]  # noqa: PLC0415 -- 3.14 has it  # pyright: ignore[reportMissingImports]
+        if sys.version_info >= (3, 14):
+            from compression import zstd  # noqa: PLC0415
+        else:
+            from backports import zstd  # noqa: PLC0415 -- of the extra `signing`
     except ImportError:
-        raise LayerError("is compressed with zstd, which needs Python 3.14: push it compressed with gzip") from None
-    return cast("IO[bytes]", zstd.ZstdFile(io.BufferedReader(whole, _CHUNK)))
+        raise LayerError(
+            "is compressed with zstd, which needs Python 3.14 or backports.zstd: push it compressed with gzip"
+        ) from None
+    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG_MOST}
+    packed = zstd.ZstdFile(io.BufferedReader(whole, _CHUNK), options=options)
+    return cast("IO[bytes]", packed), (zstd.ZstdError,)
 
 
 class _Rejoined(io.RawIOBase):

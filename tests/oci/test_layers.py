@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import sys
 import tarfile
 from contextlib import contextmanager
 
@@ -10,6 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kmm.oci.layers import LayerError, Limits, find
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 DIRECTORY, LINK, HARD, DEVICE = "directory", "link", "hard", "device"
 TYPES = {DIRECTORY: tarfile.DIRTYPE, LINK: tarfile.SYMTYPE, HARD: tarfile.LNKTYPE, DEVICE: tarfile.CHRTYPE}
@@ -247,14 +253,23 @@ def test_what_is_broken_or_a_bomb_is_one_clear_error(layer, limits, said):
         look(["/x", "/y"] if "files" in limits else "/x", layer, **limits)
 
 
-def test_zstd_is_read_where_python_can_and_told_of_where_it_cannot():
-    try:
-        from compression import zstd  # noqa: PLC0415
-    except ImportError:
-        with pytest.raises(LayerError, match="zstd, which needs Python 3"):
-            look("/x", b"\x28\xb5\x2f\xfd" + bytes(100))
-    else:
-        assert look("/x", zstd.compress(tar(("x", b"1")))) == {"/x": b"1"}
+def test_zstd_is_read_and_what_is_damaged_is_told():
+    layer = zstd.compress(tar(("x", b"1")))
+    assert look("/x", layer) == {"/x": b"1"}
+    assert look("/x", zstd.compress(tar(("x", b"1"))[:700]) + zstd.compress(tar(("x", b"1"))[700:])) == {"/x": b"1"}
+    for damaged, said in ((layer[:-9], "breaks off"), (layer[:9] + b"\xff" * 40, "is not the zstd")):
+        with pytest.raises(LayerError, match=said):
+            look("/x", damaged)
+    large = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+    with pytest.raises(LayerError, match="is not the zstd"):
+        look("/x", large.compress(bytes(1 << 20)) + large.flush())
+
+
+def test_where_zstd_cannot_be_read_that_is_told(monkeypatch):
+    monkeypatch.delattr(sys.modules[zstd.__name__.rpartition(".")[0]], "zstd")
+    monkeypatch.setitem(sys.modules, zstd.__name__, None)
+    with pytest.raises(LayerError, match=r"zstd, which needs Python 3\.14 or backports\.zstd"):
+        look("/x", zstd.compress(tar(("x", b"1"))))
 
 
 def test_layers_that_are_read_again_and_again_count_each_time():
