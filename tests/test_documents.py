@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import shutil
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from signing.golden import MODULE, golden
+from signing.made import certificate_pem
 
 from kmm.admission import judge
 from kmm.catalog import Catalog
@@ -57,14 +60,19 @@ def test_the_readmes_commands_do_what_it_says(tmp_path):
     (module,) = re.findall(r"<!-- module.yaml -->\n```yaml\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "module.yaml").write_text(module)
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    expect(script, tmp_path)
+
+
+def expect(script: str, folder: Path) -> None:
+    """Run the commands of a script in a folder, and compare what they print with what it says."""
     expected, commands = [], []
     for line in script.splitlines():
         (commands if line.startswith("$ ") else expected).append(line.removeprefix("$ "))
     bin_path = Path(sys.executable).parent
     run = subprocess.run(
         ["/bin/sh", "-c", "\n".join(commands)],
-        cwd=tmp_path,
-        env={"PATH": f"{bin_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        cwd=folder,
+        env={"PATH": f"{bin_path}:/usr/bin:/bin", "HOME": str(folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -120,6 +128,30 @@ def test_the_registry_toolkits_example_runs(tmp_path):
         "{'/opt/lib/modules/6.1.0/acme.ko': b'a driver'}",
         "True",
     ]
+
+
+@pytest.fixture
+def acme(tmp_path):
+    """A folder with what docs/signing.md signs, and signs it with."""
+    (tmp_path / "key.pem").write_bytes(golden("self.key.pem"))
+    (tmp_path / "cert.pem").write_bytes(certificate_pem(days=9000, name="Acme modules"))
+    (tmp_path / "acme.ko").write_bytes(MODULE)
+    (tmp_path / "acme-net.ko.xz").write_bytes(lzma.compress(MODULE))
+    return tmp_path
+
+
+def test_the_signing_commands_do_what_the_document_says(acme):
+    text = (ROOT / "docs/signing.md").read_text()
+    (script,) = re.findall(r"<!-- tested -->\n```console\n(.*?)```", text, re.DOTALL)
+    expect(script, acme)
+
+
+def test_the_signing_toolkits_example_runs(acme):
+    text = (ROOT / "docs/signing.md").read_text()
+    (script,) = re.findall(r"<!-- tested -->\n```python\n(.*?)```", text, re.DOTALL)
+    run = subprocess.run([sys.executable, "-c", script], cwd=acme, capture_output=True, text=True, check=False)
+    assert run.stderr == ""
+    assert run.stdout.splitlines() == ["48 sha384", "48 sha384", "0", "True sha384 rsa"]
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", (ROOT / "docs/embedded.md").read_text()))))
