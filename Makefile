@@ -1,6 +1,6 @@
 # Everything here needs Python >= 3.11, pip, make and git; the rest is fetched into the checkout.
 .DEFAULT_GOAL := help
-.PHONY: help setup test lint types format demo e2e bench bench-smoke lock docs wheels clean
+.PHONY: help setup test lint types format demo e2e e2e-kaniko bench bench-smoke lock docs wheels clean
 
 PYTHON ?= python3
 UV_VERSION := 0.13.9
@@ -17,7 +17,7 @@ export MYPY_CACHE_DIR := .cache/mypy
 export RUFF_CACHE_DIR := .cache/ruff
 
 help: ## show this
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
 # What fails here is told in one line that says what to do; all of it stands in .cache/setup.log.
 SETUP_LOG := .cache/setup.log
@@ -75,6 +75,9 @@ demo: $(READY) ## see the whole life of Modules, in a cluster of its own; under 
 
 e2e: wheels ## use the wheels as a stranger would, and run against a real control plane (built with Go, 8 minutes once)
 	@$(BIN)/pytest -m e2e --durations 5
+
+e2e-kaniko: $(READY) ## build with kaniko for real; root (its executor is built with Go, 8 minutes once)
+	@$(BIN)/pytest -m kaniko --durations 5
 
 bench: $(READY) ## measure it all, also on a real control plane (half an hour); docs/benchmarks has the results
 	@$(BIN)/python tests/bench/bench.py

@@ -102,7 +102,7 @@ def arguments(request: BuildRequest) -> Iterator[str]:
     Raises ValueError for a build argument that would be another one, or none.
     """
     # It may not recognise a container without a service account's token as one.
-    yield from ("--force", "--log-format=text", "--log-timestamp=false")
+    yield from ("--force", "--log-format=text")
     yield f"--context=dir://{_CONTEXT}"
     yield f"--dockerfile={_CONTEXT}/Dockerfile"
     yield f"--destination={request.image}" if request.image else "--no-push"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kmm_kaniko import IMAGE, Kaniko, arguments, kmm_builders
 from kmm_kaniko import kmm_validate_module as judge
@@ -19,6 +19,8 @@ from kmm.oci import reference
 
 GOLDEN = Path(__file__).parent / "golden"
 DIGEST = "sha256:" + "a" * 64
+# As in tests/conftest.py, which is not there where these tests run alone.
+SAME = settings(deadline=None, derandomize=True, database=None)
 IN_POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", "SSL_CERT_DIR": "/here"}
 
 
@@ -110,6 +112,7 @@ def test_a_hostile_value_of_an_argument_is_one_word_and_stays_what_it_is(value):
     assert len(argv(args=(BuildArg(name="A", value=value),))) == len(argv()) + 1
 
 
+@SAME
 @given(name=st.text(min_size=1).filter(lambda name: not {"=", "\0"} & {*name}), value=st.text("$()A{}-= \n"))
 def test_any_argument_arrives_as_it_was_written(name, value):
     args = (BuildArg(name=name, value=value), BuildArg(name="LAST", value="1"))
@@ -219,6 +222,7 @@ def test_modules_that_ask_for_it_by_name_are_judged():
     assert found(module({"builder": "buildah", "params": {"x": 1}}, {"build": {"params": {"x": 1}}})) == []
 
 
+@SAME
 @given(
     st.recursive(
         st.none() | st.booleans() | st.text(max_size=3),

@@ -1,0 +1,76 @@
+"""Run a program where it may wipe `/`: in a root, mounts and processes of its own. Needs root, and `unshare` before.
+
+    unshare --mount --propagation private --pid --fork --kill-child python own_root.py SPEC
+
+SPEC is a JSON file: `root`, a folder that becomes `/`; `mounts`, lists of a real path, the one in the root, and
+whether it is read-only; `capabilities`, the numbers of those that it keeps; `argv`; `env`. Nothing but Python itself
+is used once the old root is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_READ_ONLY, _REMOUNT, _BIND = 1, 32, 4096
+_DETACH = 2
+_DROP_BOUND = 24
+_LAST_CAPABILITY = 63
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+
+
+def _call(name: str, *arguments: object) -> None:
+    encoded = [each.encode() if isinstance(each, str) else each for each in arguments]
+    if getattr(_LIBC, name)(*encoded):
+        number = ctypes.get_errno()
+        raise OSError(number, f"{name} {arguments}: {os.strerror(number)}")
+
+
+def _bind(source: Path, target: Path, *, read_only: bool = False) -> None:
+    if source.is_dir():
+        target.mkdir(parents=True, exist_ok=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    _call("mount", str(source), str(target), None, _BIND, None)
+    if read_only:
+        _call("mount", None, str(target), None, _BIND | _REMOUNT | _READ_ONLY, None)
+
+
+def main(spec: Path) -> None:
+    """Enter the root, make sure that it is the one, and become the program."""
+    told = json.loads(spec.read_text())
+    root = Path(told["root"])
+    wanted = {"/", "/proc", "/dev", *(f"/dev/{each}" for each in _DEVICES), *(each[1] for each in told["mounts"])}
+    _bind(root, root)
+    for name in ("proc", "dev"):
+        (root / name).mkdir()
+    _call("mount", "proc", str(root / "proc"), "proc", 0, None)
+    _call("mount", "tmpfs", str(root / "dev"), "tmpfs", 0, None)
+    for each in _DEVICES:
+        _bind(Path("/dev", each), root / "dev" / each)
+    for source, target, read_only in told["mounts"]:
+        _bind(Path(source), root / target.lstrip("/"), read_only=read_only)
+    held = sorted({*(each.name for each in root.iterdir())})
+    os.chdir(root)
+    Path("old").mkdir()
+    _call("syscall", _PIVOT_ROOT[os.uname().machine], b".", b"old")
+    os.chdir("/")
+    _call("umount2", "/old", _DETACH)
+    Path("/old").rmdir()
+    mounted = {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+    if sorted(os.listdir("/")) != held or mounted != wanted:  # noqa: PTH208 -- names
+        sys.exit(f"this is not the root that was made: it holds {os.listdir('/')}, mounted are {mounted}")  # noqa: PTH208
+    for number in range(_LAST_CAPABILITY + 1):
+        if number not in told["capabilities"]:
+            _LIBC.prctl(_DROP_BOUND, number, 0, 0, 0)  # the last ones may not exist
+    os.execve(told["argv"][0], told["argv"], told["env"])  # noqa: S606 -- it is what this is for
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
