@@ -111,6 +111,7 @@ class Arena:
         self.folder = folder
         self._read = 0
         self._seen: list[Request] = []
+        self._running: Operator | None = None
 
     def __enter__(self) -> Self:
         self.plane.__enter__()
@@ -172,11 +173,12 @@ class Arena:
         kubeconfig = self.folder / "measured.kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(config))
         began = len(self.requests())
-        running = Operator(command, kubeconfig, self.folder / "operator.log", more or {})
+        running = self._running = Operator(command, kubeconfig, self.folder / "operator.log", more or {})
         try:
-            self.until(lambda: running.used() and led(self.requests()[began:]), "the operator leads")
+            self.until(lambda: led(self.requests()[began:]), "the operator leads")
             yield running
         finally:
+            self._running = None
             running.stop()
 
     def requests(self) -> list[Request]:
@@ -220,11 +222,12 @@ class Arena:
 
         self.until(still, "the operator is quiet")
 
-    @staticmethod
-    def until(look: Callable[[], Any], what: str) -> None:
+    def until(self, look: Callable[[], Any], what: str) -> None:
         """Wait for a condition. The figures come from the audit log: looking seldom costs none of their precision."""
         until = time.monotonic() + _WITHIN_S
         while not look():
+            if self._running:
+                self._running.used()  # it may have ended
             if time.monotonic() > until:
                 raise SystemExit(f"never: {what}")
             time.sleep(_LOOK_S)
