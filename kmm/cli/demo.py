@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from kmm.errors import ConfigError
+
+_LACKING = "the demo needs {}, which is not installed: pip install 'kmm-operator[embedded,kaniko,standard]'"
 
 
 def demo(*, keep: bool, svg: Path | None) -> int:
@@ -12,7 +15,7 @@ def demo(*, keep: bool, svg: Path | None) -> int:
     try:
         from kmm.demo.story import run
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the demo needs {error.name}, which is not installed: pip install 'kmm-operator[embedded,standard]'"
-        ) from None
+        raise ConfigError(_LACKING.format(error.name)) from None
+    if find_spec("kmm_kaniko") is None:  # what builds in it
+        raise ConfigError(_LACKING.format("kmm-kaniko"))
     return run(keep=keep, svg=svg)
