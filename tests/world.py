@@ -101,6 +101,9 @@ class World:
     def sets(self, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
         return self.api.get(samples.sets(namespace)).body["items"]
 
+    def jobs(self, namespace: str = NAMESPACE) -> list[dict[str, Any]]:
+        return self.api.get(samples.jobs(namespace)).body["items"]
+
     def loaders(self, namespace: str = NAMESPACE) -> dict[str, dict[str, Any]]:
         """Return the loaders by their kernel."""
         return {

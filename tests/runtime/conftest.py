@@ -16,6 +16,8 @@ from apiserver.client import Api, eventually
 from apiserver.conftest import program
 from apiserver.samples import a_module, core
 from controlplane.controlplane import ControlPlane
+from runtime import acted
+from runtime.acted import Maker, Registry
 from world import NAMESPACE, RealWorld, World
 
 from kmm.catalog import Catalog
@@ -298,6 +300,33 @@ def there(world) -> Callable[..., Any]:
         answer = found.api.post(samples.modules(NAMESPACE), module or a_module())
         assert answer.code == 201, answer.body
         eventually(found.ready, "the Module is ready")
+        return found
+
+    return make
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry()
+
+
+@pytest.fixture
+def maker() -> Maker:
+    return Maker()
+
+
+@pytest.fixture
+def made(world, registry, maker) -> Callable[..., Any]:
+    """Make a world with one kernel, a Dockerfile, signing Secrets, makers, and an operator."""
+    catalog = acted.catalog(maker, registry)
+
+    def make(*, config: Config = CONFIG, **options: Any) -> Any:
+        found = registry.world = world(**{"nodes": 2, "kernels": 1, "catalog": catalog, **options})
+        acted.dockerfile(found, "FROM scratch")
+        for name in ("key", "cert"):
+            body = {"metadata": {"name": name}, "data": {name: "c2VjcmV0"}}
+            assert found.api.post(core(NAMESPACE, "secrets"), body).code == 201
+        found.operator(config=config)
         return found
 
     return make

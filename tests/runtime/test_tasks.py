@@ -7,178 +7,37 @@ from functools import partial
 
 import pytest
 from apiserver.client import eventually
-from apiserver.samples import a_module, core, jobs, modules
+from apiserver.samples import a_module, core, modules
+from runtime.acted import (
+    DIGEST,
+    IMAGE,
+    JOB,
+    TEMPORARY,
+    P,
+    attempts,
+    build,
+    change,
+    dockerfile,
+    nothing_left,
+    over,
+    post,
+    sign,
+    spec,
+    state,
+)
 from runtime.conftest import CONFIG, NAMESPACE
 
-from kmm.catalog import Plugin, build_catalog
-from kmm.contract import ImageInfo, Kind, Progress, State, Unavailable
-from kmm.loader import load_catalog
-
-P = "kmm.node.kubernetes.io/"
-IMAGE = "registry.example.com/m:6.0.0"
-TEMPORARY = f"{IMAGE}-{NAMESPACE}_m_kmm_unsigned"
-JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
-
-
-def over(job, how="Complete"):
-    conditions = job.get("status", {}).get("conditions") or ()
-    return any((each["type"], each["status"]) == (how, "True") for each in conditions)
-
-
-def pushes(job):
-    return job["spec"]["template"]["spec"]["containers"][0]["args"][0]
-
-
-class Maker:
-    """Renders a Job that pushes an image; `params.outcome` says how it ends."""
-
-    name = "maker"
-    owns = (JOB,)
-    requires = ()
-    says = "it came to nothing"
-
-    def render(self, request):
-        pod = {
-            "restartPolicy": "Never",
-            "containers": [{"name": "make", "image": "registry.example.com/maker:1", "args": [request.image]}],
-            "nodeSelector": dict(request.node_selector),
-            "tolerations": list(request.tolerations),
-        }
-        annotations = {"controlplane/outcome": request.params.get("outcome", "")}
-        template = {"metadata": {"annotations": annotations}, "spec": pod}
-        return [{"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 0, "template": template}}]
-
-    def observe(self, objects, pods):
-        if over(objects[0]):
-            return Progress(state=State.SUCCEEDED)
-        if over(objects[0], "Failed"):
-            return Progress(state=State.FAILED, message=self.says)
-        return Progress(state=State.RUNNING)
-
-
-class Registry:
-    """Has what was put there, and what Jobs that succeeded have pushed. `mute`: it says nothing of the latter."""
-
-    name = "acted"
-    hosts = ("registry.example.com",)
-
-    def __init__(self):
-        self.images, self.world = set(), None
-        self.pushed = []
-        self.mute = self.loses = False
-
-    def inspect(self, image, access, deadline_s, files=(), annotations=False):
-        made = {pushes(each) for each in self.world.jobs() if over(each)} - self.images
-        if image in made and self.mute:
-            raise Unavailable("it is busy", retry_after_s=0.2)
-        if not self.loses:
-            self.pushed += sorted(made)
-            self.images |= made
-        return ImageInfo(digest="sha256:" + "0" * 64) if image in self.images else None
-
-
-@pytest.fixture
-def registry():
-    return Registry()
-
-
-@pytest.fixture
-def maker():
-    return Maker()
-
-
-@pytest.fixture
-def made(world, registry, maker):
-    """Make a world with one kernel, a Dockerfile, signing Secrets, makers, and an operator."""
-    plugin = Plugin(
-        name="acted", distribution="acted", version="1", builders=(maker,), signers=(maker,), registries=(registry,)
-    )
-    # What is installed must neither answer nor build in its place.
-    installed = [each for each in load_catalog().plugins if not (each.registries or each.builders or each.signers)]
-    catalog = build_catalog([*installed, plugin])
-
-    def make(config=CONFIG, **options):
-        found = registry.world = world(**{"nodes": 2, "kernels": 1, "catalog": catalog, **options})
-        found.jobs = lambda: found.api.get(jobs(NAMESPACE)).body["items"]
-        dockerfile(found, "FROM scratch")
-        for name in ("key", "cert"):
-            body = {"metadata": {"name": name}, "data": {name: "c2VjcmV0"}}
-            assert found.api.post(core(NAMESPACE, "secrets"), body).code == 201
-        found.operator(config=config)
-        return found
-
-    return make
-
-
-def dockerfile(world, text):
-    path = core(NAMESPACE, "configmaps")
-    body = {"metadata": {"name": "d"}, "data": {"dockerfile": text}}
-    if world.api.get(f"{path}/d").code == 200:
-        assert world.api.patch(f"{path}/d", body).code == 200
-    else:
-        assert world.api.post(path, body).code == 201
-
-
-def build(outcome=""):
-    return {"build": {"dockerfileConfigMap": {"name": "d"}, "params": {"outcome": outcome}}}
-
-
-def sign(outcome="", **more):
-    secrets = {"keySecret": {"name": "key"}, "certSecret": {"name": "cert"}}
-    return {"sign": {**secrets, "params": {"outcome": outcome}, **more}}
-
-
-def spec(**tasks):
-    return {
-        "moduleLoader": {
-            "container": {
-                "modprobe": {"moduleName": "m"},
-                "kernelMappings": [
-                    {
-                        "regexp": ".*",
-                        "containerImage": "registry.example.com/m:${KERNEL_FULL_VERSION}",
-                        **tasks,
-                    }
-                ],
-            }
-        }
-    }
-
-
-def post(world, name="m", **tasks):
-    answer = world.api.post(modules(NAMESPACE), a_module(name, **spec(**tasks)))
-    assert answer.code == 201, answer.body
-
-
-def change(world, **tasks):
-    answer = world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": spec(**tasks)})
-    assert answer.code == 200, answer.body
-
-
-def state(world):
-    found = world.kernel("6.0.0")
-    return found.get("reason"), found.get("attempts", 0)
-
-
-def attempts(world):
-    return sorted(each["metadata"]["annotations"][f"{P}attempt"] for each in world.jobs())
-
-
-def nothing_left(world):
-    """Neither tasks nor their pods: a bare delete of a Job would leave those."""
-    return not world.jobs() and {each["metadata"]["labels"].get(f"{P}role") for each in world.pods()} <= {
-        "module-loader"
-    }
+from kmm.contract import Kind
 
 
 def test_an_image_that_is_there_is_loaded_whoever_made_it(made, registry):
     world = made()
-    registry.images.add(IMAGE)
+    registry.images[IMAGE] = {}
     before = world.mark()
     post(world, **build())
     eventually(world.ready)
     assert ("create", "jobs") not in world.asked(before)
-    assert world.kernel("6.0.0")["digest"] == "sha256:" + "0" * 64
+    assert world.kernel("6.0.0")["digest"] == DIGEST
 
 
 def test_a_mapping_that_makes_nothing_is_not_gated_by_the_registry(made, registry):
@@ -262,7 +121,7 @@ def test_a_signature_that_fails_never_starts_a_build(made, registry, monkeypatch
     world = made()
     post(world, **build(), **sign("fail"))
     eventually(lambda: state(world)[0] == "SignFailed")
-    registry.images.discard(TEMPORARY)
+    registry.images.pop(TEMPORARY)
     eventually(lambda: state(world)[1] >= 3)
     built = [each["metadata"] for each in world.jobs() if each["metadata"]["labels"][f"{P}job-type"] == "build"]
     assert [each["annotations"][f"{P}attempt"] for each in built] == ["1"]
@@ -363,7 +222,7 @@ def test_a_task_whose_kernel_nobody_runs_any_more_goes(made):
 
 def test_a_kernel_whose_build_fails_stops_no_other(made, registry):
     world = made(kernels=2)
-    registry.images.add("registry.example.com/m:6.1.0")
+    registry.images["registry.example.com/m:6.1.0"] = {}
     post(world, **build("fail"))
     eventually(lambda: world.kernel("6.0.0").get("reason") == "BuildFailed")
     eventually(lambda: world.kernel("6.1.0").get("reason") == "Loaded")
