@@ -25,7 +25,7 @@ from kmm.runtime.transport import JSON, ApiError, Expired, NotFound, Transport, 
 V = TypeVar("V")
 PAGE = 250
 SILENCE_S = 120.0
-_COALESCE_S = 0.05
+_COALESCE_S = 0.1
 _SHORT_S = 0.5
 _ABSENT_S = 60.0
 _LOG = logging.getLogger(__name__)
