@@ -197,7 +197,9 @@ def _tried(scenario: Scenario, other: Under) -> dict[str, Figures]:
         return {}
 
 
-def compare(chosen: list[Scenario], ours: Under, other: Under | None, repeat: int) -> list[dict[str, Any]]:
+def compare(
+    chosen: list[Scenario], ours: Under, other: Under | None, repeat: int, commit: str
+) -> list[dict[str, Any]]:
     """Measure; print and return a row for each scenario."""
     rows: list[dict[str, Any]] = []
     done: dict[str, tuple[Figures, Figures]] = {}
@@ -219,6 +221,8 @@ def compare(chosen: list[Scenario], ours: Under, other: Under | None, repeat: in
                 "go": dict(scenario.go),
                 "reach": dict(scenario.reach),
                 "missed": missed,
+                "repeat": repeat,
+                "commit": commit,
             }
         )
         print(f"\n{scenario.name}: {scenario.what}")
@@ -302,8 +306,7 @@ def main() -> int:
         results["growth"] = grow(ours, said.only)
     else:
         results["against"] = said.against or ""
-        results["repeat"] = said.repeat
-        results["scenarios"] = compare(chosen, ours, other, said.repeat)
+        results["scenarios"] = compare(chosen, ours, other, said.repeat, about["commit"])
     if said.write:
         from report import write  # noqa: PLC0415 -- its charts are drawn with a library that measuring does without
 

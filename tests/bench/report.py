@@ -53,15 +53,17 @@ def _scenarios(folder: Path, results: Mapping[str, Any]) -> str:
     rows = results["scenarios"]
     against = results["against"]
     title = "# Scenarios on a real control plane"
-    lines = [title, "", *_about(results, _REPEAT), f"Medians of {results['repeat']} runs of ours.", ""]
+    lines = [title, "", *_about(results, _REPEAT)]
     for row in rows:
         who = {"ours": row["ours"], "the other, beside it": row["other"], "Go operator 1.0": row["go"]}
         shown = {name: figures for name, figures in who.items() if figures} | {"to reach": row["reach"]}
         columns = [key for key in COLUMNS if any(key in figures for figures in shown.values())]
         lines += [f"## {row['name']}", "", row["what"][0].upper() + row["what"][1:] + ".", ""]
+        runs = "one run" if row["repeat"] == 1 else f"the median of {row['repeat']} runs"
+        lines += [f"Ours: {runs} at commit {row['commit']}.", ""]
         lines += ["| | " + " | ".join(COLUMNS[key] for key in columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for name, figures in shown.items():
-            cells = [f"{figures[key]:.3g}" if key in figures else "" for key in columns]
+            cells = [_shown(figures[key]) if key in figures else "" for key in columns]
             if name == "to reach":
                 cells = [f"≤ {cell}" if cell else "" for cell in cells]
             lines.append(f"| {name} | " + " | ".join(cells) + " |")
@@ -84,6 +86,10 @@ def _scenarios(folder: Path, results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _shown(figure: float) -> str:
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"  # noqa: PLR2004
+
+
 def _growth(folder: Path, results: Mapping[str, Any]) -> str:
     lines = ["# Growth", "", *_about(results, f"{_REPEAT} --growth")]
     for row in results["growth"]:
@@ -91,7 +97,7 @@ def _growth(folder: Path, results: Mapping[str, Any]) -> str:
         lines += [f"## {row['name']}, by {row['of']}", ""]
         lines += ["| | " + " | ".join(COLUMNS[key] for key in columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for times, figures in zip(row["times"], row["figures"], strict=True):
-            lines.append(f"| {times} times | " + " | ".join(f"{figures[key]:.3g}" for key in columns) + " |")
+            lines.append(f"| {times} times | " + " | ".join(_shown(figures[key]) for key in columns) + " |")
         lines.append("")
     chart = pygal.XY(style=CleanStyle, title="seconds until done", logarithmic=True, x_title="times as much")
     for row in results["growth"]:
