@@ -87,7 +87,7 @@ def _scenarios(folder: Path, results: Mapping[str, Any]) -> str:
 
 
 def _shown(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"  # noqa: PLR2004
+    return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def _growth(folder: Path, results: Mapping[str, Any]) -> str:
