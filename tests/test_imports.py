@@ -31,7 +31,7 @@ def test_what_the_operator_will_run_with_imports_no_command_line(heavy):
 
 @pytest.mark.parametrize("heavy", ["typer", "rich", "jsonschema", "aiohttp", "pytest"])
 def test_what_the_operator_runs_as_imports_no_command_line(heavy):
-    assert heavy not in imported_by("import kmm.runtime.__main__")
+    assert heavy not in imported_by("import kmm.runtime.process")
 
 
 def test_the_operator_signs_nothing_itself():

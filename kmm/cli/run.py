@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -12,5 +13,7 @@ _ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 
 def run(kubeconfig: str, config_file: str, log_level: str) -> NoReturn:
     """Go on as the operator, in an interpreter that has not loaded the command line; never returns."""
+    # Held back until whoever comes next can hear them: both outlive the change.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     words = [sys.executable, "-P", "-m", "kmm.runtime", kubeconfig, config_file, log_level]
     os.execve(sys.executable, words, {**os.environ, **_ENVIRONMENT})  # noqa: S606 -- no shell is wanted

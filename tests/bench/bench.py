@@ -89,7 +89,7 @@ def imports() -> None:
     for name, code in {
         "kmm.contract": "import kmm.contract",
         "kmm.api": "import kmm.api.kinds, kmm.api.manifest",
-        "what kmm run imports": "import kmm.runtime.__main__",
+        "what kmm run imports": "import kmm.runtime.process",
         "the same, plugins loaded": "import kmm.admission, kmm.config; from kmm.loader import load_catalog as l; l()",
         "kmm --version": "import sys; sys.argv = ['kmm', '--version']\ntry:\n  import kmm.cli; kmm.cli.main()\n"
         "except SystemExit: pass",

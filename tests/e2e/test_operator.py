@@ -121,6 +121,8 @@ def operator(world):
     for each in world.running:
         if each.poll() is None:
             each.send_signal(signal.SIGCONT)
+            # One that was started a moment ago is still the command, which has nothing to end well.
+            eventually(lambda each=each: b"kmm.runtime" in Path(f"/proc/{each.pid}/cmdline").read_bytes())
             each.terminate()
             assert each.wait(15) == 0, (world.folder / "operator.log").read_text()[-3000:]
     world.running.clear()
