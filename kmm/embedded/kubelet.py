@@ -331,6 +331,7 @@ class _Life:
         self._announce("Normal", "Created", "Container created", container)
         since = now_text()
         container.task = asyncio.create_task(perform(self._kubelet.program, run))
+        await asyncio.sleep(0)  # whoever reads that it runs may count on its having begun
         self._announce("Normal", "Started", "Container started", container)
         failed = await self._hook(container, "postStart")
         if failed is not None:

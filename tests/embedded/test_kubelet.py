@@ -352,7 +352,7 @@ def test_init_containers_come_first(start):
     _, api = start(program=program)
     init = [{"name": "first", "image": "c:1"}, {"name": "second", "image": "c:1"}]
     api.post(PODS, a_pod(initContainers=init))
-    eventually(lambda: state(api)["ready"])
+    eventually(lambda: state(api)["ready"] and len(order) == 3)
     assert order == ["first", "second", "c"]
     statuses = api.get(f"{PODS}/p").body["status"]["initContainerStatuses"]
     assert [each["state"]["terminated"]["reason"] for each in statuses] == ["Completed", "Completed"]
