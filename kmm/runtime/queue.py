@@ -92,6 +92,8 @@ class Queue(Generic[K]):
                         self._working[key] = False
                         self._held[key] = group
                         self._busy[group] += 1
+                        if self._later or any(self._ready):
+                            self._changed.notify()  # who leaves may have been the only one to wait for the next
                         return key
                 self._changed.wait(self._later[0][0] - now if self._later else None)
 

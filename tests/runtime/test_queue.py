@@ -5,6 +5,7 @@ import threading
 import time
 
 import pytest
+from apiserver.client import eventually
 
 from kmm.runtime.queue import Queue
 
@@ -58,6 +59,30 @@ def test_a_key_that_is_wanted_now_does_not_wait(queue):
     queue.add_after("a", 60)
     queue.add("a")
     assert queue.take() == "a"
+
+
+def test_who_is_busy_keeps_no_due_key_waiting():
+    queue = Queue()
+    served, over = [], threading.Event()
+
+    def work():
+        while (key := queue.take()) is not None:
+            served.append(key)
+            if key == "slow":
+                over.wait(30)
+            queue.done(key)
+
+    workers = [threading.Thread(target=work, daemon=True) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    eventually(lambda: len(queue._changed._waiters) == 2, "both wait")
+    queue.add_after("slow", 0.1)
+    queue.add_after("a", 0.2)
+    eventually(lambda: served == ["slow", "a"], "before the slow one is over", within_s=15)
+    over.set()
+    queue.close()
+    for worker in workers:
+        worker.join(10)
 
 
 def test_failures_in_a_row_are_served_later_and_later(queue):
