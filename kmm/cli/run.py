@@ -16,4 +16,4 @@ def run(kubeconfig: str, config_file: str, log_level: str) -> NoReturn:
     # Held back until whoever comes next can hear them: both outlive the change.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
     words = [sys.executable, "-P", "-m", "kmm.runtime", kubeconfig, config_file, log_level]
-    os.execve(sys.executable, words, {**os.environ, **_ENVIRONMENT})  # noqa: S606 -- no shell is wanted
+    os.execve(sys.executable, words, {**_ENVIRONMENT, **os.environ})  # noqa: S606 -- no shell is wanted

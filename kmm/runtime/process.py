@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
-import threading
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -23,8 +24,10 @@ from kmm.runtime.transport import ApiError, Transport, Unreachable, connect
 _LEVELS = ("debug", "info", "warning", "error")
 
 
-def run(kubeconfig: Path | None, config_file: Path | None, log_level: str, told: threading.Event) -> int:
-    """Run until it is told to stop. Return 1 where the lease was lost. Raises ConfigError."""
+def run(
+    kubeconfig: Path | None, config_file: Path | None, log_level: str, stopped_by: Sequence[signal.Signals]
+) -> int:
+    """Run until one of these signals. Return 1 where the lease was lost. Raises ConfigError."""
     if log_level not in _LEVELS:
         raise ConfigError(f'log level "{log_level}" is unknown: it is {", ".join(_LEVELS)}')
     config = read_config(os.environ, config_file)
@@ -37,8 +40,11 @@ def run(kubeconfig: Path | None, config_file: Path | None, log_level: str, told:
     app = App(config, catalog, transport)
     gc.collect()
     gc.freeze()  # what has been loaded stays: it need not be looked at again and again
+    told: list[int] = []  # a handler may not take a lock, as an event would
+    for each in stopped_by:
+        signal.signal(each, lambda number, _: told.append(number))
     app.start()
-    while not told.wait(0.2) and not app.ended.is_set():
+    while not told and not app.ended.wait(0.2):
         pass
     app.stop()
     return int(app.failed)
@@ -56,12 +62,14 @@ def _may(transport: Transport, namespace: str) -> None:
             raise ConfigError(advice(error, transport.host)) from None
 
 
-def main(kubeconfig: str, config_file: str, log_level: str, told: threading.Event) -> int:
+def main(kubeconfig: str, config_file: str, log_level: str, stopped_by: Sequence[signal.Signals]) -> int:
     """Run, with an empty text for what was not given; return the exit code."""
     try:
-        return run(
-            Path(kubeconfig) if kubeconfig else None, Path(config_file) if config_file else None, log_level, told
-        )
+        return run(_path(kubeconfig), _path(config_file), log_level, stopped_by)
     except ConfigError as error:
         sys.stderr.write(printable(f"kmm: {error}") + "\n")
         return 2
+
+
+def _path(given: str) -> Path | None:
+    return Path(given) if given else None
