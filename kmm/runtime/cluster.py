@@ -224,7 +224,8 @@ class Cluster:
         if generation != subject.generation:
             nodes = targeted(subject.spec, [item.value for item in self.nodes.items()])
             found = by_kernel({kernel: each for kernel, each in nodes.items() if kernel})
-            self._targets[subject.uid] = (subject.generation, found)
+            if self.modules.by_uid(subject.uid):  # else it has been forgotten meanwhile
+                self._targets[subject.uid] = (subject.generation, found)
         return found
 
     def reserve(self, subject: Subject, tasks: int) -> bool:

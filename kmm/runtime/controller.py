@@ -133,20 +133,21 @@ class Controller:
     # ── What wakes whom ───────────────────────────────────────────────────────────────────────────────────────
 
     def _add(self, controller: str, namespace: str, name: str) -> None:
-        key = (controller, namespace, name)
-        if controller == FOR_NODES:  # a node has nothing but its labels: it can wait until they may be written
-            self.queue.add_after(key, self._left_s(key), _NODES)
-        else:
-            self.queue.add(key, _MODULES)
+        self.queue.add((controller, namespace, name), _NODES if controller == FOR_NODES else _MODULES)
+
+    def _add_rested(self, node: str) -> None:
+        """Look again at a node to which something may have been added: that waits until it may be written."""
+        key = (FOR_NODES, "", node)
+        self.queue.add_after(key, self._left_s(key), _NODES)
 
     def _heard_of_node(self, before: Item[Node] | None, after: Item[Node] | None) -> None:
         known = [each.value for each in (before, after) if each]
-        if after:
-            self._add(FOR_NODES, "", after.name)
         selected = self._cluster.selected()
         old, new = (None if each is None else _placed(each.value, selected) for each in (before, after))
         if old == new:
+            self._add_rested(known[0].name)
             return
+        self._add(FOR_NODES, "", known[0].name)
         self._cluster.moved()
         for key in self._cluster.targeting(*known):
             self._add(FOR_MODULES, *key)
@@ -190,18 +191,22 @@ class Controller:
         for each in (after,) if before is None and after else ():
             for pod in self._cluster.pods.by("owner", each.uid):  # heard of before it
                 if pod.value.node:
-                    self._add(FOR_NODES, "", pod.value.node)
+                    self._add_rested(pod.value.node)
 
     def _heard_of_task(self, _before: Item[OwnedObject] | None, _after: Item[OwnedObject] | None) -> None:
         for key in tuple(self._queued):  # it may have made room
             self._add(*key)
 
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
+        lost = before is not None and _counts(before.value) and not (after and _counts(after.value))
         for each in (before, after):
             if each is None:
                 continue
             if each.value.node and each.value.role:
-                self._add(FOR_NODES, "", each.value.node)
+                if lost or (each.value.held and each.value.deleting):
+                    self._add(FOR_NODES, "", each.value.node)
+                else:
+                    self._add_rested(each.value.node)
             owner = self._cluster.owner(each.value.owner)
             # What a ready pod changes for its Module is told by its DaemonSet's status.
             if owner and (not each.value.role or each.value.waiting_reason):
@@ -245,8 +250,10 @@ class Controller:
         if found is None:
             self._written.pop(key, None)
             return
-        if not self._too_soon(key, _NODES):
-            self._carry_out(key, plan_node(*found), None, 0)
+        plan = plan_node(*found)
+        if plan.actions and self._too_soon(key, _NODES):
+            plan = Plan(actions=tuple(urgent for each in plan.actions if (urgent := _urgent(each))))
+        self._carry_out(key, plan, None, 0)
 
     def _reconcile_module(self, key: Key, namespace: str, name: str) -> None:
         subject = self._cluster.subject(namespace, name)
@@ -375,6 +382,19 @@ def _counts_differ(before: OwnedObject, after: OwnedObject) -> bool:
     if old is None or new is None:
         return False
     return replace(old, scheduled=new.scheduled, ready=new.ready, available=new.available) == new
+
+
+def _counts(pod: PodFacts) -> bool:
+    """Whether a label of its node may be due to a pod."""
+    return pod.ready and not pod.deleting
+
+
+def _urgent(action: Action) -> Action | None:
+    """Return what of an action for a node cannot wait: what its labels say and is not so any more."""
+    if not isinstance(action, LabelNode):
+        return action
+    labels = {key: value for key, value in action.labels.items() if value is None or key == names.KERNEL}
+    return replace(action, labels=labels) if labels else None
 
 
 def _log(action: Action, key: Key) -> None:

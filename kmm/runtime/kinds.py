@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
@@ -15,7 +14,7 @@ from kmm.core import names
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, node_of
 from kmm.core.view import DaemonSet
-from kmm.runtime.labels import Labels
+from kmm.runtime.labels import Labels, shared
 
 MODULE = Kind(api_version="kmm.sigs.x-k8s.io/v1beta1", kind="Module", plural="modules")
 NODE = Kind(api_version="v1", kind="Node", plural="nodes")
@@ -65,9 +64,9 @@ class _Meta(TypedDict, total=False):
     uid: str
     resourceVersion: str
     deletionTimestamp: str
-    labels: dict[str, str]
-    ownerReferences: list[dict[str, Any]]
-    finalizers: list[str]
+    labels: dict[str, str] | None
+    ownerReferences: list[dict[str, Any]] | None
+    finalizers: list[str] | None
 
 
 class _NodeInfo(TypedDict, total=False):
@@ -82,12 +81,12 @@ class _Condition(TypedDict, total=False):
 
 
 class _NodeSpec(TypedDict, total=False):
-    taints: list[dict[str, Any]]
+    taints: list[dict[str, Any]] | None
 
 
 class _NodeStatus(TypedDict, total=False):
     nodeInfo: _NodeInfo
-    conditions: list[_Condition]
+    conditions: list[_Condition] | None
 
 
 class _Node(TypedDict, total=False):
@@ -98,7 +97,7 @@ class _Node(TypedDict, total=False):
 
 class _PodSpec(TypedDict, total=False):
     nodeName: str
-    readinessGates: list[Any]
+    readinessGates: list[Any] | None
 
 
 class _Pod(TypedDict, total=False):
@@ -118,9 +117,9 @@ def trim_node(body: Mapping[str, Any]) -> Node:
     return replace(
         node,
         labels=Labels(node.labels),
-        kernel=sys.intern(node.kernel),
-        architecture=sys.intern(node.architecture),
-        os_image=sys.intern(node.os_image),
+        kernel=shared(node.kernel),
+        architecture=shared(node.architecture),
+        os_image=shared(node.os_image),
     )
 
 
@@ -202,8 +201,8 @@ def trim_pod(body: Mapping[str, Any]) -> PodFacts:
     return PodFacts(
         owner=_controller(meta),
         module=labels.get(names.MODULE_NAME, ""),
-        role=sys.intern(role),
-        node=sys.intern((body.get("spec") or {}).get("nodeName") or ""),
+        role=shared(role),
+        node=shared((body.get("spec") or {}).get("nodeName") or ""),
         ready=is_ready,
         deleting="deletionTimestamp" in meta,
         held=names.HELD_BY_THE_GO_OPERATOR in (meta.get("finalizers") or ()),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,7 +14,7 @@ class Labels(Mapping[str, str]):
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._places = _places(tuple(labels))
-        self._values = tuple(map(sys.intern, labels.values()))
+        self._values = tuple(map(shared, labels.values()))
 
     def __getitem__(self, key: str) -> str:
         return self._values[self._places[key]]
@@ -47,4 +46,13 @@ class Labels(Mapping[str, str]):
 
 @lru_cache(maxsize=1024)
 def _places(keys: tuple[str, ...]) -> Mapping[str, int]:
-    return {sys.intern(key): place for place, key in enumerate(keys)}
+    return {shared(key): place for place, key in enumerate(keys)}
+
+
+@lru_cache(maxsize=8192)
+def shared(text: str) -> str:
+    """Return the text as it was given the first time: kept once while it is in use, and not for ever.
+
+    `sys.intern` would keep it as long as the process lives, on Python 3.12.
+    """
+    return text

@@ -48,6 +48,11 @@ def test_of_a_node_only_what_is_used_is_read():
     assert (node.kernel, node.architecture, node.os_image, node.ready) == ("6.1", "amd64", "Debian", True)
 
 
+def test_what_is_null_of_a_node_is_not_there():
+    body = {"metadata": {"name": "n", "labels": None}, "spec": {"taints": None}, "status": {"conditions": None}}
+    assert trim_node(read_node(json.dumps(body).encode())).labels == {}
+
+
 def test_of_a_pod_nothing_is_lost_that_is_used():
     body = {
         "metadata": {

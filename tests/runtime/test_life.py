@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import a_module, a_node, core, modules
-from runtime.conftest import NAMESPACE
+from runtime.conftest import NAMESPACE, QUICK
 
 from kmm.catalog import Plugin, build_catalog
 from kmm.contract import Driver, Progress, State
@@ -238,6 +239,29 @@ def test_two_modules_share_a_node(there):
     world.api.delete(f"{modules(NAMESPACE)}/other")
     eventually(lambda: f"{NAMESPACE}.other.ready" not in world.labels("n0"))
     assert f"{NAMESPACE}.m.ready" in world.labels("n0")
+
+
+def test_what_is_not_so_any_more_is_told_at_once_however_lately_the_node_was_written(world):
+    found = world(nodes=1, kernels=1)
+    first = found.operator()
+    for name in ("a", "b"):
+        found.api.post(modules(NAMESPACE), a_module(name))
+    eventually(lambda: found.labels("n0") >= {f"{NAMESPACE}.a.ready", f"{NAMESPACE}.b.ready"})
+    first.stop()
+    rests = dataclasses.replace(QUICK, pace=dataclasses.replace(QUICK.pace, node_every_s=3600))
+    found.operator(rests)
+    for name in ("a", "b"):
+        found.api.delete(f"{modules(NAMESPACE)}/{name}")
+        eventually(lambda label=f"{NAMESPACE}.{name}.ready": label not in found.labels("n0"), name)
+
+
+def test_nothing_is_kept_of_nodes_that_have_gone(world):
+    found = world(nodes=2)
+    written = found.operator().controller._written
+    eventually(lambda: len(written) == 2, "both have got their label")
+    for name in ("n0", "n1"):
+        found.api.delete(f"/api/v1/nodes/{name}")
+    eventually(lambda: not written)
 
 
 def test_what_somebody_edits_is_brought_back(there):
