@@ -56,6 +56,8 @@ def image(
         "os": "linux",
         "config": {},
         "rootfs": {"type": "layers", "diff_ids": [digest_of(_unpacked(each)) for each in packed]},
+        # Builders count these where they build on an image.
+        "history": [{"created_by": "kmm"} for _ in packed],
     }
     text = msgspec.json.encode(config)
     media_type = DOCKER_MANIFEST if docker else OCI_MANIFEST

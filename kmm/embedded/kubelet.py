@@ -224,7 +224,8 @@ class _Life:
         finally:
             self._kubelet.forget(self._record.uid)
             if self._folder.exists():
-                shutil.rmtree(self._folder, ignore_errors=True)
+                # Volumes may hold a great many files, and everybody waits for this thread.
+                await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
     async def _work(self) -> None:
         self.publish()

@@ -37,12 +37,12 @@ class Volumes:
     def mounts(self, container: Mapping[str, Any]) -> dict[str, Path]:
         """Write the volumes of a container; return its mount paths with the real ones."""
         volumes = {volume["name"]: volume for volume in self._pod["spec"].get("volumes") or ()}
+        self._folder.mkdir(0o700, parents=True, exist_ok=True)  # for whatever the files in it allow
         found = {}
         for mount in container.get("volumeMounts") or ():
             place = self._write(volumes[mount["name"]])
             found[mount["mountPath"].rstrip("/")] = _inside(place, mount.get("subPath", ""))
         log = self._folder / f"{container['name']}.termination-log"
-        log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
         found[container.get("terminationMessagePath", "/dev/termination-log")] = log
         return found
@@ -127,15 +127,19 @@ class Volumes:
         else:
             place = self._folder / "volumes" / str(volume["name"])
         place.mkdir(parents=True, exist_ok=True)
+        if "emptyDir" in volume:
+            place.chmod(0o777)
         for kind, source in self._sources(volume):
             data = self._data(kind, source)
-            items = source.get("items") or [{"key": key, "path": key} for key in data]
+            mode: Any = source.get("defaultMode", (volume.get("projected") or {}).get("defaultMode", 0o644))
+            items: list[Any] = source.get("items") or [{"key": key, "path": key} for key in data]
             for item in items:
                 if item["key"] in data:
                     path = _inside(place, item["path"])
                     path.parent.mkdir(parents=True, exist_ok=True)
+                    path.unlink(missing_ok=True)  # it may be there, and not be writable
                     path.write_bytes(data[item["key"]])
-                    path.chmod(0o600)
+                    path.chmod(item.get("mode", mode))
         return place
 
 

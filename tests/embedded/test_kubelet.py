@@ -397,6 +397,26 @@ def test_a_real_process_gets_what_the_pod_says(start):
     assert (ended["exitCode"], ended["message"]) == (3, "all is well")
 
 
+def test_what_volumes_hold_has_the_modes_that_the_pod_asks_for(start):
+    _, api = start(program=process)
+    api.post(core("default", "secrets"), {"metadata": {"name": "s"}, "data": {"a": "YQ==", "b": "Yg=="}})
+    items = [{"key": "a", "path": "a"}, {"key": "b", "path": "b", "mode": 0o400}]
+    volumes = [
+        {"name": "plain", "secret": {"secretName": "s"}},
+        {"name": "asked", "secret": {"secretName": "s", "defaultMode": 0o444, "items": items}},
+        {"name": "empty", "emptyDir": {}},
+    ]
+    mounts = [{"name": each["name"], "mountPath": f"/{each['name']}"} for each in volumes]
+    container = {
+        "command": ["sh", "-c", "stat -L -c %a /plain/a /asked/a /asked/b /empty >/dev/termination-log"],
+        "volumeMounts": mounts,
+    }
+    first = {"name": "first", "image": "c:1", **container}
+    api.post(PODS, a_pod(container=container, initContainers=[first], volumes=volumes, restartPolicy="Never"))
+    eventually(lambda: "terminated" in state(api)["state"])
+    assert state(api)["state"]["terminated"]["message"].split() == ["644", "444", "400", "777"]
+
+
 def test_a_real_process_that_cannot_start_says_so(start):
     _, api = start(program=process)
     api.post(PODS, a_pod(container={"command": ["/no/such/program"]}, restartPolicy="Never"))
