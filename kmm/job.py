@@ -67,6 +67,23 @@ def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -
             raise ValueError(f'{where}: unknown "{shown}"{nearest(shown, known)} (known: {", ".join(known)})')
 
 
+def build_sections(module: Manifest, builder: str) -> Iterator[tuple[str, Manifest]]:
+    """Yield the `build` sections of a Module's manifest that ask for a builder by its name, and where they are."""
+    where = "spec.moduleLoader.container"
+    container = _map(_map(_map(module, "spec"), "moduleLoader"), "container")
+    default, mappings = _map(container, "build"), container.get("kernelMappings")
+    found = [(f"{where}.build", default)]
+    for index, mapping in enumerate(mappings if isinstance(mappings, list | tuple) else ()):
+        own = _map(mapping, "build") if isinstance(mapping, Mapping) else {}
+        found.append((f"{where}.kernelMappings[{index}].build", own))
+    return ((path, build) for path, build in found if (build.get("builder") or default.get("builder")) == builder)
+
+
+def is_name(text: object) -> bool:
+    """Whether it can be the name of a Secret or a ConfigMap."""
+    return isinstance(text, str) and len(text) <= _NAME_LONGEST and _NAME.fullmatch(text) is not None
+
+
 def job(pod: Manifest, deadline_s: int) -> dict[str, Any]:
     """Return the Job that runs a pod once: the core makes the next attempt. `pod`: its spec; empty fields go."""
     spec = {"restartPolicy": "Never", "enableServiceLinks": False, **pod}
@@ -103,7 +120,7 @@ def secret_mounts(secrets: Iterable[SecretFiles]) -> list[Mounted]:
     """
     secrets = tuple(secrets)
     for each in secrets:
-        if len(each.name) > _NAME_LONGEST or not _NAME.fullmatch(each.name):
+        if not is_name(each.name):
             raise ValueError(f'"{each.name[:100]}" is the name of no Secret')
     return [
         Mounted(
@@ -170,7 +187,9 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
         return Progress(state=State.FAILED, reason=reason, message=message)
     if suspended := conditions.get("Suspended"):
         return Progress(state=State.PENDING, reason=_text(suspended, "reason"), message="the Job is suspended")
-    if {_text(each, "phase") for each in statuses} & {"Running", "Succeeded", "Failed"}:
+    # A pod is Pending as long as its init containers run.
+    runs = any("running" in state for each in statuses for _, state in _containers(each))
+    if runs or {_text(each, "phase") for each in statuses} & {"Running", "Succeeded", "Failed"}:
         return Progress(state=State.RUNNING)
     reason, message = next((why for each in statuses for why in _waits(each)), ("", ""))
     return Progress(state=State.PENDING, reason=reason, message=message)

@@ -11,6 +11,7 @@ from kmm.embedded.volume import expanded
 from kmm.job import (
     JobOptions,
     authorities_mount,
+    build_sections,
     docker_config_mount,
     dockerfile_mount,
     job,
@@ -88,6 +89,11 @@ def test_what_was_rendered_beside_the_job_is_not_taken_for_it():
 def test_a_pod_that_runs_or_whose_end_is_not_counted_yet_is_running():
     for phase in ("Running", "Succeeded", "Failed"):
         assert observe_job([a_job(active=1)], [{"status": {"phase": phase}}]).state is State.RUNNING
+
+
+def test_a_pod_whose_init_container_runs_is_running():
+    status = {"phase": "Pending", "initContainerStatuses": [{"name": "build", "state": {"running": {}}}]}
+    assert observe_job([a_job()], [{"status": status}]).state is State.RUNNING
 
 
 def test_a_suspended_job_says_so():
@@ -298,3 +304,21 @@ def test_options_that_are_wrong_are_refused_by_name(wrong, says):
 def test_an_unknown_key_is_refused_with_the_nearest_one():
     with pytest.raises(ValueError, match=r'build.params: unknown "resource"; did you mean "resources"\? \(known'):
         refuse_unknown({"resource": 1}, ("resources",), "build.params")
+
+
+def module(*mappings, **build):
+    return {"spec": {"moduleLoader": {"container": {"build": build, "kernelMappings": [*mappings]}}}}
+
+
+def test_the_build_sections_that_name_a_builder_are_found_where_they_are():
+    mine, other, unnamed = {"builder": "mine", "params": {}}, {"builder": "other"}, {"params": {}}
+    where = "spec.moduleLoader.container.kernelMappings"
+    mappings = [{"build": mine}, {"build": other}, {"build": unnamed}, {}, "none"]
+    assert list(build_sections(module(*mappings), "mine")) == [(f"{where}[0].build", mine)]
+    found = dict(build_sections(module(*mappings, builder="mine"), "mine"))
+    assert list(found) == ["spec.moduleLoader.container.build", *(f"{where}[{n}].build" for n in (0, 2, 3, 4))]
+
+
+@given(JSON)
+def test_build_sections_are_looked_for_in_anything(spec):
+    assert list(build_sections({"spec": spec}, "mine")) == []

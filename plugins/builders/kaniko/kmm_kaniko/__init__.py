@@ -23,6 +23,7 @@ from kmm.job import (
     JobOptions,
     Mounted,
     authorities_mount,
+    build_sections,
     docker_config_mount,
     dockerfile_mount,
     job,
@@ -142,7 +143,7 @@ def kmm_validate_module(module: Manifest) -> list[Finding]:
 
 
 def _findings(module: Manifest) -> Iterator[Finding]:
-    for path, build in _sections(module):
+    for path, build in build_sections(module, _NAME):
         try:
             _params(_map(build.get("params")), JobOptions(), "params")
         except ValueError as error:
@@ -152,17 +153,6 @@ def _findings(module: Manifest) -> Iterator[Finding]:
             reference.parse(IMAGE).with_tag(tag if tag and isinstance(tag, str) else "latest")
         except reference.ReferenceError as error:
             yield Finding(path=f"{path}.kanikoParams.tag", message=str(error))
-
-
-def _sections(module: Manifest) -> Iterator[tuple[str, Manifest]]:
-    """Yield the `build` sections that ask for this builder by its name, and where they are."""
-    where = "spec.moduleLoader.container"
-    container = _map(_map(_map(module.get("spec")).get("moduleLoader")).get("container"))
-    default, mappings = _map(container.get("build")), container.get("kernelMappings")
-    found = [(f"{where}.build", default)]
-    for index, mapping in enumerate(mappings if isinstance(mappings, list) else ()):
-        found.append((f"{where}.kernelMappings[{index}].build", _map(_map(mapping).get("build"))))
-    return ((path, build) for path, build in found if (build.get("builder") or default.get("builder")) == _NAME)
 
 
 def _params(params: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
