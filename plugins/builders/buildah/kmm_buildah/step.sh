@@ -1,0 +1,76 @@
+# What each container of a build runs: `pull [FLAG…] -- IMAGE…`, or what else buildah is to do, argument by argument.
+# The containers share /kmm/storage; each has a $HOME of its own. Kubernetes replaces a dollar before a parenthesis or
+# before another dollar in what a container runs: neither is used here.
+set -eu
+
+shared=/kmm/storage
+unpulled=$shared/unpulled
+
+own() {
+  buildah --root "$shared/root" --runroot "$shared/run" --storage-driver "$driver" \
+    --registries-conf "$HOME/registries.conf" "$@"
+}
+
+# A cluster that does not know `hostUsers: false` drops it, and root would be the node's.
+if [ -n "${OWN_USERS_ONLY-}" ]; then
+  read -r _ outside _ </proc/self/uid_map
+  if [ "$outside" = 0 ]; then
+    echo "this cluster has ignored hostUsers: false, so that the build would be root on the node: not started" >&2
+    exit 1
+  fi
+fi
+
+printf '%s\n' "$REGISTRIES" >"$HOME/registries.conf"
+mkdir -p "$HOME/context" "$HOME/.config"
+
+if [ -e /kmm/credentials/.dockerconfigjson ]; then
+  export REGISTRY_AUTH_FILE=/kmm/credentials/.dockerconfigjson
+elif [ -e /kmm/credentials/.dockercfg ]; then
+  export REGISTRY_AUTH_FILE="$HOME/auth.json"
+  (umask 077 && { printf '{"auths":' && cat /kmm/credentials/.dockercfg && printf '}'; } >"$REGISTRY_AUTH_FILE")
+fi
+
+if [ -e "$shared/driver" ]; then
+  read -r driver <"$shared/driver"
+else
+  driver=overlay
+  if ! own info >"$HOME/why" 2>&1; then
+    driver=vfs
+    if ! own info >"$HOME/why" 2>&1; then
+      cat "$HOME/why" >&2
+      echo "buildah cannot work on this node. Without privileges it needs user namespaces (the node's" \
+        "user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns); else an administrator has to set" \
+        "the option privileged of the plugin buildah" >&2
+      exit 1
+    fi
+    echo "the storage driver overlay cannot be used on this node: vfs it is, which is slower" >&2
+  fi
+  echo "$driver" >"$shared/driver"
+fi
+
+if [ "$1" = pull ]; then
+  shift
+  flags=
+  while [ "$1" != -- ]; do
+    flags="$flags $1"
+    shift
+  done
+  shift
+  # Not the end: the Dockerfile may not need it, or get it without credentials. If it does, the build says why.
+  for image in "$@"; do
+    # shellcheck disable=SC2086 # the flags are words of ours
+    if ! own pull $flags "$image" 2>"$HOME/why"; then
+      printf 'with imageRepoSecret: ' >>"$unpulled"
+      tail -n 1 "$HOME/why" >>"$unpulled"
+    fi
+    cat "$HOME/why" >&2
+  done
+  exit
+fi
+
+own "$@" && exit
+code=$?
+if [ "$1" = build ] && [ -e "$unpulled" ]; then
+  cat "$unpulled" >&2
+fi
+exit "$code"

@@ -1,0 +1,123 @@
+"""The script that the containers run, with a buildah of the test's own."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[1] / "kmm_buildah/step.sh"
+BUILDAH = """\
+#!/bin/sh
+printf '%s\\n' "$@" >>"$CALLS"
+case "$*" in
+*"--storage-driver overlay"*info) [ -z "${NO_OVERLAY-}" ] || { echo "overlay is unsupported" >&2; exit 1; } ;;
+*info) [ -z "${NO_VFS-}" ] || { echo "cannot clone: Operation not permitted" >&2; exit 1; } ;;
+*fail*) echo "Error: it failed" >&2; exit 125 ;;
+esac
+cat "${REGISTRY_AUTH_FILE-/dev/null}" >>"$CALLS.auth"
+"""
+
+
+class Container:
+    """Containers of one pod: they share the storage. Paths below /kmm are below a folder of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.homes = folder, 0
+        for name in ("storage", "bin", "credentials"):
+            (folder / name).mkdir()
+        buildah = folder / "bin/buildah"
+        buildah.write_text(BUILDAH)
+        buildah.chmod(buildah.stat().st_mode | stat.S_IXUSR)
+
+    def run(self, *args: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+        self.homes += 1
+        home = self.folder / f"home{self.homes}"
+        home.mkdir()
+        self.calls = home / "calls"
+        given = {
+            "HOME": str(home),
+            "CALLS": str(self.calls),
+            "REGISTRIES": "registries",
+            "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
+            **env,
+        }
+        script = SCRIPT.read_text().replace("/kmm/", f"{self.folder}/")
+        ran = subprocess.run(
+            ["/bin/sh", "-c", script, "kmm", *args], env=given, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == code, ran.stderr
+        return ran
+
+    def called(self) -> list[str]:
+        """Return the arguments of the last call."""
+        words = self.calls.read_text().split("\n--root\n")[-1].splitlines()
+        return words[words.index("--registries-conf") + 2 :]
+
+    def driver(self) -> str:
+        return (self.folder / "storage/driver").read_text().strip()
+
+
+@pytest.fixture
+def container(tmp_path) -> Container:
+    return Container(tmp_path)
+
+
+def test_it_runs_buildah_with_the_arguments_word_by_word(container):
+    container.run("build", "--build-arg=A=$(x) `y` ; z", "", "/context")
+    assert container.called() == ["build", "--build-arg=A=$(x) `y` ; z", "", "/context"]
+    assert container.driver() == "overlay"
+
+
+def test_where_overlay_cannot_be_used_every_container_uses_vfs(container):
+    ran = container.run("build", "x", NO_OVERLAY="1")
+    assert "vfs" in ran.stderr
+    container.run("push", "x")
+    assert "\noverlay\n" not in container.calls.read_text()
+    assert container.driver() == "vfs"
+
+
+def test_a_node_that_lets_nobody_make_user_namespaces_is_told_of(container):
+    ran = container.run("build", "x", code=1, NO_OVERLAY="1", NO_VFS="1")
+    assert "cannot clone: Operation not permitted" in ran.stderr
+    assert "user.max_user_namespaces" in ran.stderr
+    assert "privileged" in ran.stderr
+
+
+@pytest.mark.parametrize("name", [".dockerconfigjson", ".dockercfg"])
+def test_credentials_of_either_type_are_used(container, name):
+    auths = {"registry.example.com": {"auth": "eDp5"}}
+    content = {"auths": auths} if name == ".dockerconfigjson" else auths
+    (container.folder / "credentials" / name).write_text(json.dumps(content))
+    container.run("push", "x")
+    said = container.calls.with_name("calls.auth").read_text()
+    assert json.loads(said[: len(said) // 2]) == {"auths": auths}, "asked twice: info, push"
+
+
+def test_every_image_is_pulled_with_the_flags(container):
+    container.run("pull", "--tls-verify=false", "--cert-dir=/c", "--", "a", "b")
+    assert container.called() == ["pull", "--tls-verify=false", "--cert-dir=/c", "b"]
+    assert "\na\n" in container.calls.read_text()
+
+
+def test_an_image_that_cannot_be_pulled_fails_only_the_build_that_needs_it_and_that_says_why(container):
+    ran = container.run("pull", "--", "fail", "b")
+    assert "Error: it failed" in ran.stderr
+    assert container.called() == ["pull", "b"], "the others are pulled all the same"
+    assert "imageRepoSecret" not in container.run("build", "x").stderr
+    ran = container.run("build", "fail", code=125)
+    assert ran.stderr.splitlines() == ["Error: it failed", "with imageRepoSecret: Error: it failed"]
+    assert "imageRepoSecret" not in container.run("push", "fail", code=125).stderr
+
+
+def test_a_cluster_that_ignored_host_users_builds_nothing(container):
+    mapped = Path("/proc/self/uid_map").read_text().split()[1]
+    if mapped != "0":
+        pytest.skip("this machine is itself in a user namespace")
+    ran = container.run("build", "x", code=1, OWN_USERS_ONLY="true")
+    assert "hostUsers" in ran.stderr
+    assert not container.calls.exists()
