@@ -64,7 +64,7 @@ class Settings:
 
     `options` is the plugin's own section (`plugins.options.<entry point name>`), empty where there is none: a
     plugin must work without it. `images` are the images that the operator's own tasks run, by use
-    (`build`, `sign`), from the environment `RELATED_IMAGES_*`.
+    (`build` is kaniko's, `buildah`, `sign`), from the environment `RELATED_IMAGES_*`.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -129,15 +129,17 @@ class SecretFiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildRequest:
-    """Build `image` for one kernel (and one architecture) from a Dockerfile.
+    """Build `image` for one kernel from a Dockerfile.
 
-    `kernel` is verbatim, as the node reports it. `dockerfile` is the text, and `dockerfile_config_map` and
-    `dockerfile_key` say where it is in the cluster. `image` None: build without pushing. `secrets` are to be at
-    `/run/secrets/<name>/<key>`. `push_secret`: a docker config Secret for pulling and pushing, out of sight of
-    the Dockerfile's RUN where possible. `builder_tag`: the tag of the builder's own image that the Module asks
-    for (`kanikoParams.tag`). `inputs`: hash of all this, to be recorded in the image under INPUTS_ANNOTATION (as a
-    label or annotation), so that an image that a build left behind can be told from another's. `params`: the
-    Module's free `build.params`.
+    `kernel` is verbatim, as the node reports it. `architecture` is as `kubernetes.io/arch` has it; where the kernel's
+    nodes have several, `architectures` are all of them, `architecture` the first, and `image` is to become an index
+    of them: a builder that makes none builds for the first alone. `dockerfile` is the text, and
+    `dockerfile_config_map` and `dockerfile_key` say where it is in the cluster. `image` None: build without pushing.
+    `secrets` are to be at `/run/secrets/<name>/<key>`. `push_secret`: a docker config Secret for pulling and pushing,
+    out of sight of the Dockerfile's RUN where possible. `builder_tag`: the tag of the builder's own image that the
+    Module asks for (`kanikoParams.tag`). `inputs`: hash of all this, to be recorded in the image under
+    INPUTS_ANNOTATION (as a label or annotation), so that an image that a build left behind can be told from
+    another's. `params`: the Module's free `build.params`.
     """
 
     module: ModuleRef
@@ -157,6 +159,7 @@ class BuildRequest:
     builder_tag: str | None = None
     inputs: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
+    architectures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

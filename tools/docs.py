@@ -126,7 +126,7 @@ def configuration() -> str:
         "`kmm plugins` lists both):\n\n```yaml\nplugins:\n  allow: [acme-kmm]\n  options:\n    acme:\n"
         "      mirror: registry.example.com\n```\n\n"
         "From the environment alone, as in the Go operator's manifests: `OPERATOR_NAMESPACE`,\n"
-        "`RELATED_IMAGES_BUILD`, `RELATED_IMAGES_SIGN`, `RELATED_IMAGES_MUST_GATHER`.\n"
+        "`RELATED_IMAGES_BUILD`, `RELATED_IMAGES_SIGN`, `RELATED_IMAGES_MUST_GATHER`; and `RELATED_IMAGES_BUILDAH`.\n"
     )
     return "".join(found)
 

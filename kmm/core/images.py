@@ -286,11 +286,14 @@ def _build_job(
     used = [*build.secrets, *([push_secret] if push_secret else [])]
     digests = _secret_digests(used, view)
     builder = makers.builder(build.builder)
+    # It is built where it runs: who selects the nodes of a build selects what it builds for.
+    chosen = build.selector.get(_ARCHITECTURE)
+    architectures = (chosen,) if chosen else tuple(sorted(nodes.architectures)) or ("amd64",)
     request = BuildRequest(
         module=subject.ref,
         kernel=target.kernel,
-        # It is built where it runs: who selects the nodes of a build selects what it builds for.
-        architecture=build.selector.get(_ARCHITECTURE) or min(nodes.architectures, default="amd64"),
+        architecture=architectures[0],
+        architectures=architectures if len(architectures) > 1 else (),
         dockerfile=dockerfile,
         dockerfile_config_map=build.config_map,
         dockerfile_key=key,
@@ -331,6 +334,7 @@ def _inputs_of_build(build: BuildInputs, request: BuildRequest, builder: str, di
         build.builder_tag,
         dict(build.params),
         [dict(each) for each in request.tolerations],
+        request.architectures or request.architecture,
     )
 
 

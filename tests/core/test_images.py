@@ -458,7 +458,22 @@ def test_the_builder_is_asked_with_all_that_the_module_says():
 def test_what_is_built_is_for_the_architecture_where_the_module_wants_it_built():
     build = {**BUILD["build"], "selector": {"kubernetes.io/arch": "arm64"}}
     request = request_of(started({"build": build}, architectures=("amd64", "arm64")))
-    assert request["architecture"] == "arm64"
+    assert (request["architecture"], request["architectures"]) == ("arm64", [])
+
+
+def test_where_the_nodes_have_several_architectures_the_image_is_for_all_of_them():
+    request = request_of(started(BUILD, architectures=("ppc64le", "amd64", "arm64")))
+    assert (request["architecture"], request["architectures"]) == ("amd64", ["amd64", "arm64", "ppc64le"])
+    assert request_of(started(BUILD, architectures=("arm64",)))["architectures"] == []
+
+
+def test_a_node_of_another_architecture_starts_a_build_again():
+    build = started(BUILD, architectures=("amd64",))
+    for architectures in (("arm64",), ("amd64", "arm64")):
+        step = plan(BUILD, tasks=(task(build, State.RUNNING),), architectures=architectures)
+        assert [each.name for each in step.actions] == [build.name]
+        assert isinstance(step.actions[0], Delete)
+    assert plan(BUILD, tasks=(task(build, State.RUNNING),), architectures=()).actions == ()
 
 
 def test_the_signer_is_asked_with_all_that_the_module_says():
