@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kmm.contract import Builder, BuildRequest, Finding, Kind, Manifest, Progress, Settings, Severity
-from kmm.job import JOB, build_sections, job, observe_job
+from kmm.job import JOB, build_sections, job
+from kmm_buildah.architectures import apart, observe
 from kmm_buildah.choices import Choices, of_module, of_settings
 from kmm_buildah.pod import pod
 
@@ -15,7 +16,7 @@ _NAME = "buildah"
 
 @dataclass(frozen=True, slots=True)
 class Buildah:
-    """Renders one Job."""
+    """Renders one Job, or one for each architecture of an image that is for several."""
 
     choices: Choices = field(default_factory=Choices)
     name: str = _NAME
@@ -23,13 +24,13 @@ class Buildah:
     requires: tuple[str, ...] = ()
 
     def render(self, request: BuildRequest) -> Sequence[Manifest]:
-        """Return the Job. The core adds its name and labels. Raises ValueError for what a Module asks wrongly."""
+        """Return the Jobs. The core adds names and labels. Raises ValueError for what a Module asks wrongly."""
         choices = of_module(self.choices, request.params, "build.params")
-        return [job(pod(request, choices), choices.job.deadline_s)]
+        return [job(pod(each, choices), choices.job.deadline_s) for each in apart(request)]
 
     def observe(self, objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
-        """Say how far the Job has come, and why it failed."""
-        return observe_job(objects, pods)
+        """Say how far the Jobs have come, and why they failed."""
+        return observe(objects, pods)
 
 
 def kmm_builders(settings: Settings) -> list[Builder]:

@@ -17,6 +17,20 @@ _DIRECTIVE = re.compile(r"#\s*[A-Za-z]+\s*=.*")
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*`\s*", re.IGNORECASE)
 _ARG = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:=(\"[^\"]*\"|'[^']*'|\S*))?")
 _HEREDOC = re.compile(r"(?:^|\s)\d*<<(-?)([\"']?)([A-Za-z_][A-Za-z0-9_]*)\2(?=$|[\s;|&>)])")
+_TRANSPORTS = frozenset(
+    {
+        "containers-storage",
+        "dir",
+        "docker",
+        "docker-archive",
+        "docker-daemon",
+        "oci",
+        "oci-archive",
+        "ostree",
+        "sif",
+        "tarball",
+    }
+)
 _HAVE_HEREDOCS = frozenset({"RUN", "COPY", "ADD"})
 
 
@@ -103,6 +117,8 @@ def _expanded(text: str, known: Mapping[str, str]) -> str:
 
 
 def _is_image(text: str) -> bool:
+    if text.partition(":")[0] in _TRANSPORTS:
+        return False  # to buildah it is a file or a folder, and nothing that needs credentials
     try:
         reference.parse(text)
     except reference.ReferenceError:

@@ -1,8 +1,9 @@
 """The pod of a build. Its containers run one after the other on a storage that they share.
 
 `pull` has the credentials, and gets the base images; `build` has the Dockerfile and the build's Secrets, and no
-credentials, since it runs what a Dockerfile says; `push` has the credentials again. With a cache, buildah needs the
-credentials while it builds: then there is no `pull`, and what keeps RUN from them is buildah's chroot alone.
+credentials, since it runs what a Dockerfile says; `push` has the credentials again, and so has `index`, which puts
+several architectures together. With a cache, buildah needs the credentials while it builds: then there is no `pull`,
+and what keeps RUN from them is buildah's chroot alone.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from typing import Any
 
 from kmm.contract import INPUTS_ANNOTATION, BuildRequest, Manifest, SecretFiles, Tls
@@ -25,6 +27,7 @@ from kmm.job import (
     without_empty,
 )
 from kmm.oci import reference
+from kmm_buildah.architectures import images
 from kmm_buildah.choices import Choices
 from kmm_buildah.dockerfile import base_images, secrets_as_files
 
@@ -92,12 +95,11 @@ def pod(request: BuildRequest, choices: Choices) -> dict[str, Any]:
 def _steps(request: BuildRequest, choices: Choices, home: str) -> Iterator[_Step]:
     args = {_argument(each.name): _text(each.value) for each in request.args}
     credentials = [_credentials(request.push_secret)] if request.push_secret else []
-    # Layers hold what Secrets were used for, and a cache would not notice that these have changed.
-    cached = bool(choices.cache) and not request.secrets
-    images = base_images(request.dockerfile, args, request.architecture)
-    if credentials and images and not cached:
+    cached = _is_cached(request, choices)
+    bases = base_images(request.dockerfile, args, request.architecture)
+    if credentials and bases and not cached:
         flags = _registry_flags(request.base_tls, choices)
-        yield _Step(name="pull", args=["pull", *flags, "--", *images], mounted=credentials)
+        yield _Step(name="pull", args=["pull", *flags, "--", *bases], mounted=credentials)
     build = [
         "build",
         "--isolation=chroot",
@@ -115,8 +117,22 @@ def _steps(request: BuildRequest, choices: Choices, home: str) -> Iterator[_Step
     yield _Step(name="build", args=build, mounted=[*mounted, *(credentials if cached else [])])
     if request.image is not None:
         flags = _registry_flags(request.push_tls, choices)
-        push = ["push", *flags, _BUILT, f"docker://{_text(request.image)}"]
-        yield _Step(name="push", args=push, mounted=credentials)
+        parts = images(request)
+        pushed = parts.get(request.architecture, request.image)
+        yield _Step(name="push", args=["push", *flags, _BUILT, f"docker://{_text(pushed)}"], mounted=credentials)
+        if parts:
+            index = ["index", *flags, "--", request.image, *chain.from_iterable(parts.items())]
+            yield _Step(name="index", args=index, mounted=credentials)
+
+
+def _is_cached(request: BuildRequest, choices: Choices) -> bool:
+    """Whether the cache is used: not for layers that may hold Secrets, whose changes it would not notice.
+
+    Nor where its credentials would be sent with less care than the image is pushed with: it is reached as the base
+    images are.
+    """
+    careful = _verified(request.base_tls) or not _verified(request.push_tls)
+    return bool(choices.cache) and not request.secrets and careful
 
 
 def _secret_flags(secrets: Sequence[SecretFiles], as_files: frozenset[str]) -> Iterator[str]:
@@ -138,13 +154,17 @@ def _secret_flags(secrets: Sequence[SecretFiles], as_files: frozenset[str]) -> I
 
 def _registry_flags(tls: Tls, choices: Choices) -> list[str]:
     """Return how buildah is to reach registries. To plain HTTP it goes where it need not verify and HTTPS fails."""
-    flags = ["--tls-verify=false"] if tls.insecure or tls.skip_verify else []
+    flags = [] if _verified(tls) else ["--tls-verify=false"]
     return [*flags, f"--cert-dir={_AUTHORITIES}"] if choices.authorities else flags
+
+
+def _verified(tls: Tls) -> bool:
+    return not (tls.insecure or tls.skip_verify)
 
 
 def _registries(request: BuildRequest, choices: Choices) -> str:
     """Return the registries.conf. What is so of the pushed image's registry is so of a cache in it."""
-    if not choices.cache or request.image is None or not (request.push_tls.insecure or request.push_tls.skip_verify):
+    if not choices.cache or request.image is None or _verified(request.push_tls):
         return _REGISTRIES
     host = reference.parse(choices.cache).host
     if host != reference.parse(request.image).host:

@@ -1,4 +1,5 @@
-# What each container of a build runs: `pull [FLAG…] -- IMAGE…`, or what else buildah is to do, argument by argument.
+# What each container of a build runs: `pull [FLAG…] -- IMAGE…`, `index [FLAG…] -- IMAGE [ARCHITECTURE IMAGE]…`, or what
+# else buildah is to do, argument by argument.
 # The containers share /kmm/storage; each has a $HOME of its own. Kubernetes replaces a dollar before a parenthesis or
 # before another dollar in what a container runs: neither is used here.
 set -eu
@@ -48,17 +49,24 @@ else
   echo "$driver" >"$shared/driver"
 fi
 
-if [ "$1" = pull ]; then
+verb=$1
+flags=
+case "$verb" in
+pull | index)
   shift
-  flags=
   while [ "$1" != -- ]; do
     flags="$flags $1"
     shift
   done
   shift
+  ;;
+esac
+
+# shellcheck disable=SC2086 # the flags are words of ours
+case "$verb" in
+pull)
   # Not the end: the Dockerfile may not need it, or get it without credentials. If it does, the build says why.
   for image in "$@"; do
-    # shellcheck disable=SC2086 # the flags are words of ours
     if ! own pull $flags "$image" 2>"$HOME/why"; then
       printf 'with imageRepoSecret: ' >>"$unpulled"
       tail -n 1 "$HOME/why" >>"$unpulled"
@@ -66,11 +74,27 @@ if [ "$1" = pull ]; then
     cat "$HOME/why" >&2
   done
   exit
-fi
+  ;;
+index)
+  whole=$1
+  shift
+  own manifest create localhost/kmm-index >/dev/null
+  while [ "$#" -gt 0 ]; do
+    if ! own manifest add $flags --os=linux "--arch=$1" localhost/kmm-index "docker://$2" >"$HOME/why" 2>&1; then
+      cat "$HOME/why" >&2
+      echo "the image for $1 is not there yet: who pushes the last one makes the index" >&2
+      exit 0
+    fi
+    shift 2
+  done
+  own manifest push --all $flags localhost/kmm-index "docker://$whole"
+  exit
+  ;;
+esac
 
 own "$@" && exit
 code=$?
-if [ "$1" = build ] && [ -e "$unpulled" ]; then
+if [ "$verb" = build ] && [ -e "$unpulled" ]; then
   cat "$unpulled" >&2
 fi
 exit "$code"

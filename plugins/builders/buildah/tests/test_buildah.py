@@ -28,6 +28,14 @@ from kmm.contract import (
 )
 from kmm.embedded.volume import expanded
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["metadata", "spec", "status", "template", "name", "labels"]), inner)
+    ),
+    max_leaves=10,
+)
 GOLDEN = Path(__file__).parent / "golden"
 BARE = BuildRequest(
     module=ModuleRef(namespace="n", name="m"),
@@ -64,6 +72,7 @@ CASES = {
     "not-pushed": (replace(BARE, image=None), {}),
     "cached": (replace(EVERYTHING, secrets=()), OPTIONS["cached"]),
     "privileged": (BARE, OPTIONS["privileged"]),
+    "two-architectures": (replace(BARE, architectures=("amd64", "arm64"), push_secret="push", inputs="0123"), {}),
 }
 
 
@@ -92,8 +101,9 @@ def argv(container: dict[str, Any]) -> list[str]:
 def test_the_job_is_as_frozen(case):
     request, options = CASES[case]
     made = json.loads(json.dumps(builder(options).render(request)))
-    for container in steps(made[0]["spec"]["template"]["spec"]).values():
-        container["command"][2] = "step.sh"
+    for each in made:
+        for container in steps(each["spec"]["template"]["spec"]).values():
+            container["command"][2] = "step.sh"
     path = GOLDEN / f"{case}.yaml"
     if os.environ.get("KMM_WRITE_GOLDEN"):
         path.write_text(yaml.safe_dump(made, sort_keys=False))
@@ -166,6 +176,17 @@ def test_what_holds_secrets_is_not_cached():
     made = steps(pod(EVERYTHING, **OPTIONS["cached"]))
     assert list(made) == ["pull", "build", "push"]
     assert not any("cache" in each for each in argv(made["build"]))
+
+
+def test_the_credentials_of_a_cache_go_nowhere_that_is_verified_less_than_where_is_pushed():
+    def cached(**tls: Tls) -> bool:
+        build = steps(pod(replace(BARE, **tls), **OPTIONS["cached"]))["build"]
+        return "--layers" in argv(build)
+
+    assert cached(push_tls=Tls(insecure=True))
+    assert cached(base_tls=Tls(insecure=True), push_tls=Tls(skip_verify=True))
+    assert not cached(base_tls=Tls(insecure=True))
+    assert not cached(base_tls=Tls(skip_verify=True))
 
 
 def test_a_cache_in_the_registry_of_the_image_is_reached_as_that():
@@ -283,6 +304,80 @@ def test_how_far_it_is_and_why_it_failed_is_read_from_the_job_and_its_pods():
         [{"kind": "Job", "status": {"conditions": [failed]}}], [{"status": {"containerStatuses": [ended]}}]
     )
     assert (found.state, found.message) == (State.FAILED, "push ended with exit code 125: unauthorized")
+
+
+def several(**more: Any) -> list[dict[str, Any]]:
+    request = replace(BARE, architectures=("amd64", "arm64"), inputs="0123456789abcdef", **more)
+    return [job["spec"]["template"]["spec"] for job in builder().render(request)]
+
+
+def test_each_architecture_is_built_where_it_is_at_home_and_then_makes_the_index():
+    made = several(push_tls=Tls(skip_verify=True), node_selector={"builds": "yes", "kubernetes.io/arch": "s390x"})
+    part = f"{BARE.image}-{{}}-0123456789ab"
+    for each, architecture in zip(made, ("amd64", "arm64"), strict=True):
+        assert each["nodeSelector"] == {"kubernetes.io/arch": architecture, "builds": "yes"}
+        assert list(steps(each)) == ["build", "push", "index"]
+        assert argv(steps(each)["push"])[-1] == f"docker://{part.format(architecture)}"
+        parts = ["amd64", part.format("amd64"), "arm64", part.format("arm64")]
+        assert argv(steps(each)["index"]) == ["index", "--tls-verify=false", "--", BARE.image, *parts]
+
+
+def test_the_index_is_made_with_the_credentials():
+    for each in several(push_secret="push"):
+        assert "credentials" in {mount["name"] for mount in steps(each)["index"]["volumeMounts"]}
+
+
+def test_what_is_not_pushed_needs_no_index():
+    assert [list(steps(each)) for each in several(image=None)] == [["build"], ["build"]]
+
+
+def test_an_architecture_whose_image_would_have_too_long_a_name_is_told():
+    with pytest.raises(ValueError, match=r"the image of an architecture of its own: .*128"):
+        several(image=f"registry.example.com/m:{'1' * 120}")
+
+
+def a_job(architecture: str, condition: str = "", **more: Any) -> dict[str, Any]:
+    template = {"spec": {"nodeSelector": {"kubernetes.io/arch": architecture}}}
+    conditions = [{"type": condition, "status": "True", "reason": condition}] if condition else []
+    metadata = {"name": f"m-{architecture}"}
+    return {"metadata": metadata, "spec": {"template": template}, "status": {"conditions": conditions, **more}}
+
+
+def its_pod(architecture: str, **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p", "labels": {"job-name": f"m-{architecture}"}}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "state"),
+    [
+        ("", "", State.PENDING),
+        ("Complete", "", State.RUNNING),
+        ("Failed", "", State.RUNNING),
+        ("Failed", "Complete", State.FAILED),
+        ("Complete", "Complete", State.SUCCEEDED),
+    ],
+)
+def test_several_architectures_are_over_when_each_is(first, second, state):
+    assert Buildah().observe([a_job("amd64", first), a_job("arm64", second)], []).state is state
+
+
+def test_of_several_architectures_it_is_said_which_one_failed_and_why():
+    ended = {"name": "build", "state": {"terminated": {"exitCode": 2, "message": "no rule"}}}
+    unschedulable = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "none"}
+    pods = [
+        its_pod("arm64", containerStatuses=[ended]),
+        its_pod("amd64", phase="Pending", conditions=[unschedulable]),
+    ]
+    found = Buildah().observe([a_job("arm64", "Failed"), a_job("amd64")], pods)
+    assert found.state is State.RUNNING
+    said = ["amd64: no node takes its pod: Unschedulable: none", "arm64: build ended with exit code 2: no rule"]
+    assert found.message == "; ".join(said)
+
+
+@given(st.lists(JSON, max_size=3), st.lists(JSON, max_size=3))
+def test_whatever_the_cluster_says_of_several_jobs_it_is_read(jobs, pods):
+    jobs, pods = [[each for each in given if isinstance(each, dict)] for given in (jobs, pods)]
+    assert Buildah().observe(jobs, pods).state in State
 
 
 def module(*mappings: dict[str, Any], **build: Any) -> dict[str, Any]:

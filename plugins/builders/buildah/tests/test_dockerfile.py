@@ -25,6 +25,7 @@ def images(text: str, **args: str) -> tuple[str, ...]:
         ("# syntax=docker/dockerfile:1\n#escape = `\nFROM `\r\na:1", ("a:1",)),
         ("\n# escape=`\nFROM `", ()),
         ("FROM a@sha256:" + "0" * 64, ("a@sha256:" + "0" * 64,)),
+        ("FROM dir:a\nFROM docker-archive:auth.json\nCOPY --from=oci:x a /b", ()),
         ("FROM\nFROM -x\nFROM A\nFROM ../x\nCOPY\nfrom", ()),
         ("RUN <<EOF\nFROM nothing\nEOF\nFROM a", ("a",)),
         ("RUN <<-'E' cat\n\tFROM nothing\n\tE\nFROM a", ("a",)),

@@ -17,7 +17,7 @@ printf '%s\\n' "$@" >>"$CALLS"
 case "$*" in
 *"--storage-driver overlay"*info) [ -z "${NO_OVERLAY-}" ] || { echo "overlay is unsupported" >&2; exit 1; } ;;
 *info) [ -z "${NO_VFS-}" ] || { echo "cannot clone: Operation not permitted" >&2; exit 1; } ;;
-*fail*) echo "Error: it failed" >&2; exit 125 ;;
+*fail* | *"$NOT_THERE"*) echo "Error: it failed" >&2; exit 125 ;;
 esac
 cat "${REGISTRY_AUTH_FILE-/dev/null}" >>"$CALLS.auth"
 """
@@ -43,6 +43,7 @@ class Container:
             "HOME": str(home),
             "CALLS": str(self.calls),
             "REGISTRIES": "registries",
+            "NOT_THERE": "fail",
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             **env,
         }
@@ -53,10 +54,14 @@ class Container:
         assert ran.returncode == code, ran.stderr
         return ran
 
+    def every_call(self) -> list[list[str]]:
+        """Return the arguments of each call, after those that all have."""
+        calls = [each.splitlines() for each in f"\n{self.calls.read_text()}".split("\n--root\n")[1:]]
+        return [words[words.index("--registries-conf") + 2 :] for words in calls]
+
     def called(self) -> list[str]:
         """Return the arguments of the last call."""
-        words = self.calls.read_text().split("\n--root\n")[-1].splitlines()
-        return words[words.index("--registries-conf") + 2 :]
+        return self.every_call()[-1]
 
     def driver(self) -> str:
         return (self.folder / "storage/driver").read_text().strip()
@@ -121,3 +126,29 @@ def test_a_cluster_that_ignored_host_users_builds_nothing(container):
     ran = container.run("build", "x", code=1, OWN_USERS_ONLY="true")
     assert "hostUsers" in ran.stderr
     assert not container.calls.exists()
+
+
+INDEX = ("index", "--tls-verify=false", "--", "r/m:1", "amd64", "r/m:1-amd64", "arm64", "r/m:1-arm64")
+
+
+def test_who_finds_the_images_of_all_architectures_makes_the_index(container):
+    container.run(*INDEX)
+    add = ["manifest", "add", "--tls-verify=false", "--os=linux"]
+    assert container.every_call()[1:] == [
+        ["manifest", "create", "localhost/kmm-index"],
+        [*add, "--arch=amd64", "localhost/kmm-index", "docker://r/m:1-amd64"],
+        [*add, "--arch=arm64", "localhost/kmm-index", "docker://r/m:1-arm64"],
+        ["manifest", "push", "--all", "--tls-verify=false", "localhost/kmm-index", "docker://r/m:1"],
+    ]
+
+
+def test_who_does_not_find_them_all_leaves_the_index_to_the_one_who_will(container):
+    ran = container.run(*INDEX, NOT_THERE="add --tls-verify=false --os=linux --arch=arm64")
+    assert "the image for arm64 is not there yet" in ran.stderr
+    assert "Error: it failed" in ran.stderr
+    assert not any("push" in call for call in container.every_call())
+
+
+def test_an_index_that_cannot_be_pushed_is_a_failure(container):
+    ran = container.run(*INDEX, code=125, NOT_THERE="manifest push")
+    assert "Error: it failed" in ran.stderr
