@@ -33,10 +33,11 @@ class Choices:
 def of_settings(settings: Settings) -> Choices:
     """Return what the operator's configuration chooses. Raises SettingsError, naming the option."""
     options = settings.only(*_OPTIONS, *JOB_OPTIONS)
+    image = settings.images.get("buildah", IMAGE)
+    if not _is_image(image):
+        raise SettingsError(f"RELATED_IMAGES_BUILDAH: must be an image, such as {IMAGE}")
     try:
-        return _chosen(
-            Choices(image=settings.images.get("buildah", IMAGE)), options, _OPTIONS, "plugins.options.buildah"
-        )
+        return _chosen(Choices(image=image), options, _OPTIONS, "plugins.options.buildah")
     except ValueError as error:
         raise SettingsError(str(error)) from None
 

@@ -13,6 +13,7 @@ from kmm.api.template import TemplateError, expand
 from kmm.oci import reference
 
 _IMAGES_MOST = 50
+_VALUE_LONGEST = 4096  # characters
 _DIRECTIVE = re.compile(r"#\s*[A-Za-z]+\s*=.*")
 _ESCAPE = re.compile(r"#\s*escape\s*=\s*`\s*", re.IGNORECASE)
 _ARG = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:=(\"[^\"]*\"|'[^']*'|\S*))?")
@@ -110,8 +111,19 @@ def _flags(rest: str) -> Iterator[str]:
 
 
 def _expanded(text: str, known: Mapping[str, str]) -> str:
+    """Return a text with its variables replaced; none where it becomes longer than any image's name, as ARGs can."""
+    left = _VALUE_LONGEST
+
+    def look_up(name: str) -> str | None:
+        nonlocal left
+        value = known.get(name)
+        left -= len(value or "")
+        if left < 0:
+            raise TemplateError("is too long")
+        return value
+
     try:
-        return expand(text, known.get)
+        return expand(text, look_up) if len(text) <= _VALUE_LONGEST else ""
     except TemplateError:
         return ""
 

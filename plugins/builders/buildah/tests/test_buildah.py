@@ -254,6 +254,11 @@ def test_options_that_cannot_be_meant_are_refused_by_name(options, message):
         kmm_builders(Settings(options=options))
 
 
+def test_an_environment_that_names_no_image_is_refused():
+    with pytest.raises(SettingsError, match="RELATED_IMAGES_BUILDAH: must be an image"):
+        builder(buildah="A B")
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

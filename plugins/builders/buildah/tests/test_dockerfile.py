@@ -78,6 +78,13 @@ def test_secrets_that_a_run_mounts_as_files_are_known(text, found):
     assert secrets_as_files(text) == found
 
 
+@pytest.mark.parametrize("name", ["$A", "$A" * 100_000])
+def test_variables_that_grow_without_end_are_no_image(name):
+    text = "ARG A=aaaaaaaaaa\n" + "ARG A=$A$A\n" * 100 + f"FROM {name}\nFROM b"
+    assert images(text) == ("b",)
+    assert images(f"ARG A\nFROM {name}\nFROM b", A="a" * 2**20) == ("b",)
+
+
 WORDS = st.sampled_from(
     ["FROM", "ARG", "RUN", "COPY", "a", "${", "}", "$", "\\", "\n", " ", "#", "<<E", "E", "`", "=", '"', "--mount=",
      "--from=", ",", "type=secret", "id", "\r", "\x00", "\u2028", "AS", "escape"]
