@@ -73,7 +73,7 @@ format: $(READY) ## format the code
 demo: $(READY) ## see the whole life of Modules, in a cluster of its own; under 30 s
 	@$(BIN)/kmm demo
 
-e2e: wheels ## use the wheels as a stranger would, and run against a real control plane (built with Go, 8 minutes once)
+e2e: wheels ## the wheels as a stranger uses them; a real control plane (built with Go, 8 minutes once); real builds (root, Debian: installs buildah)
 	@$(BIN)/pytest -m e2e --durations 5
 
 e2e-kaniko: $(READY) ## build with kaniko for real; root (its executor is built with Go, 8 minutes once)

@@ -3,47 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import dataclasses
-import gzip
-import io
+import functools
 import json
 import os
 import re
-import subprocess
 import sys
-import tarfile
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trustme
-from apiserver.client import Api, eventually
-from apiserver.samples import a_module, core, jobs, modules
+from apiserver.client import eventually
+from apiserver.samples import jobs
+from e2e.container import NAMESPACES, OWN_ROOT
 from e2e.executor import Missing, executor
-from registry.client import ACCEPTED, Client
-from registry.docker_registry import DockerRegistry, program
+from e2e.site import WITHIN_S, Site, files_of
 from registry.docker_registry import Missing as NoRegistry
-from registry.running import HTPASSWD, PASSWORDS, ROBOT
-from world import NAMESPACE, PREFIX, SELECTED, World
+from registry.docker_registry import program
+from world import NAMESPACE
 
-from kmm.config import Config, PluginsConfig, RegistryConfig
 from kmm.contract import INPUTS_ANNOTATION
-from kmm.embedded.cluster import Cluster
-from kmm.embedded.image import digest_of, image
-from kmm.embedded.kubelet import Pace
-from kmm.embedded.program import Exit, Run, idle, process
-from kmm.loader import load_catalog
-from kmm.runtime.app import App, Options
-from kmm.runtime.transport import connect
+from kmm.embedded.image import digest_of
+from kmm.embedded.program import Exit, Run, process
 
 pytestmark = pytest.mark.kaniko
 
 KERNEL = "6.1.0-18-amd64"
-OWN_ROOT = Path(__file__).with_name("own_root.py")
-NAMESPACES = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
 # What kaniko's image sets, as far as it matters.
 IMAGE_ENV = {
     "PATH": "/usr/local/bin:/kaniko",
@@ -67,7 +53,6 @@ CAPABILITIES = {
     "AUDIT_WRITE": 29,
     "SETFCAP": 31,
 }
-APPLETS = ("cat", "env", "grep", "id", "ls", "mkdir", "sh", "sleep")
 TOKEN = "the-licences-own-token"
 HOSTILE = 'a\'b "c" $(id) `id` $$ ${HOME} \\'
 
@@ -96,144 +81,6 @@ async def contained(run: Run, program: Path, folder: Path) -> Exit:
         return await process(dataclasses.replace(run, argv=argv, env={}, mounts={}))
 
 
-class Site(World):
-    """A cluster whose nodes run builds for real, an operator, and a registry with a password and a CA of its own."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._folder, self._executor = folder, folder / "executor"
-        # On the same file system as the roots that it is linked into.
-        self._executor.write_bytes(executor().read_bytes())
-        self._executor.chmod(0o755)
-        authority = trustme.CA(organization_name="kmm tests")
-        ca_file = folder / "ca.pem"
-        authority.cert_pem.write_to_path(str(ca_file))
-        (folder / "htpasswd").write_text(HTPASSWD)
-        auth = {"htpasswd": {"realm": "kmm-tests", "path": str(folder / "htpasswd")}}
-        self.host = stack.enter_context(DockerRegistry(folder / "registry", auth=auth, authority=authority)).host
-        self.client = Client(f"https://{self.host}", ca_file.read_text(), ROBOT, PASSWORDS[ROBOT])
-        assert self.client.push("base/small", "1", image([_busybox()])).status == 201
-        cluster = stack.enter_context(
-            Cluster(program=self._program, pace=Pace(relist_s=0.05, back_off_s=0.2), folder=folder / "cluster")
-        )
-        super().__init__(Api(cluster.url, cluster.ca_file, cluster.admin_token))
-        self.furnish()
-        for name in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
-            self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}})
-        cluster.add_node("node", KERNEL, labels=SELECTED)
-        self.config_map("registry-ca", {"ca.crt": ca_file.read_text()})
-        self.secret("push", **{".dockerconfigjson": self._docker_config(PASSWORDS[ROBOT])})
-        self.secret("wrong", **{".dockerconfigjson": self._docker_config("another-password")})
-        self.secret("licence", token=TOKEN)
-        options = {"kaniko": {"caConfigMap": "registry-ca"}, "oci": {"allowAddresses": ["127.0.0.0/8"]}}
-        config = dataclasses.replace(
-            Config(),
-            operator_namespace=NAMESPACE,
-            metrics_address="127.0.0.1:0",
-            health_address="127.0.0.1:0",
-            builder="kaniko",
-            plugins=PluginsConfig(options=options),
-            registries={self.host: RegistryConfig(ca_file=str(ca_file), denied_means_missing=True)},
-        )
-        catalog = load_catalog(settings_of=config.settings_of)
-        app = App(config, catalog, connect(cluster.kubeconfig()), Options(elect=False))
-        app.start()
-        stack.callback(app.stop)
-
-    async def _program(self, run: Run) -> Exit:
-        if run.pod["metadata"].get("labels", {}).get(f"{PREFIX}job-type") != "build":
-            return await idle(run)
-        return await contained(run, self._executor, self._folder)
-
-    def _docker_config(self, password: str) -> str:
-        auth = base64.b64encode(f"{ROBOT}:{password}".encode()).decode()
-        return json.dumps({"auths": {self.host: {"auth": auth}}})
-
-    def secret(self, name: str, **data: str) -> None:
-        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
-        kind = "kubernetes.io/dockerconfigjson" if ".dockerconfigjson" in data else "Opaque"
-        answer = self.api.post(
-            core(NAMESPACE, "secrets"), {"metadata": {"name": name}, "type": kind, "data": encoded}
-        )
-        assert answer.code == 201, answer.body
-
-    def config_map(self, name: str, data: dict[str, str]) -> None:
-        answer = self.api.post(core(NAMESPACE, "configmaps"), {"metadata": {"name": name}, "data": data})
-        assert answer.code == 201, answer.body
-
-    def apply(self, name: str, dockerfile: str, *, push: str = "push", **build: Any) -> None:
-        """Create a Module whose image is built."""
-        self.config_map(f"{name}-dockerfile", {"dockerfile": dockerfile})
-        spec = self._spec(name, **build)
-        body = a_module(name, **spec, imageRepoSecret={"name": push}, selector=SELECTED)
-        answer = self.api.post(modules(NAMESPACE), body)
-        assert answer.code == 201, answer.body
-
-    def change(self, name: str, **build: Any) -> None:
-        answer = self.api.patch(f"{modules(NAMESPACE)}/{name}", {"spec": self._spec(name, **build)})
-        assert answer.code == 200, answer.body
-
-    def _spec(self, name: str, **build: Any) -> dict[str, Any]:
-        mapping = {
-            "literal": KERNEL,
-            "containerImage": f"{self.host}/drivers/{name}:${{KERNEL_FULL_VERSION}}",
-            "build": {"dockerfileConfigMap": {"name": f"{name}-dockerfile"}, **build},
-        }
-        return {"moduleLoader": {"container": {"modprobe": {"moduleName": name}, "kernelMappings": [mapping]}}}
-
-    def fails(self, name: str) -> str:
-        """Wait until a build has failed; return why."""
-        said = lambda: self.kernel(KERNEL, name)  # noqa: E731
-        return eventually(lambda: said().get("reason") == "BuildFailed" and said(), name, 180)["message"]
-
-    def loaded(self, name: str) -> dict[str, Any]:
-        eventually(lambda: self.ready(name), f"{name} is loaded: {self.kernel(KERNEL, name)}", 180)
-        return self.kernel(KERNEL, name)
-
-    def layers(self, name: str) -> list[bytes]:
-        """Return the layers of a Module's image, unpacked, the lowest first."""
-        found = json.loads(self.manifest(name))["layers"]
-        return [_unpacked(self._blob(name, each["digest"])) for each in found]
-
-    def labels(self, name: str) -> dict[str, str]:
-        config = json.loads(self.manifest(name))["config"]["digest"]
-        return json.loads(self._blob(name, config))["config"]["Labels"]
-
-    def manifest(self, name: str) -> bytes:
-        return self.client.ask("GET", f"/v2/drivers/{name}/manifests/{KERNEL}", accept=ACCEPTED).data
-
-    def _blob(self, name: str, digest: str) -> bytes:
-        return self.client.ask("GET", f"/v2/drivers/{name}/blobs/{digest}").data
-
-
-def _unpacked(layer: bytes) -> bytes:
-    return gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer
-
-
-def _files(layers: list[bytes]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for layer in layers:
-        with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
-            for each in tar:
-                if each.isfile():
-                    found[each.name.lstrip("./")] = tar.extractfile(each).read()
-    return found
-
-
-def _busybox() -> bytes:
-    """Return a layer with this machine's busybox, what it is linked with, and names for it."""
-    needs = subprocess.run(["ldd", "/usr/bin/busybox"], check=False, capture_output=True, text=True).stdout
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", dereference=True) as tar:
-        tar.add("/usr/bin/busybox", "bin/busybox")
-        for library in re.findall(r"(/\S+)", needs):
-            tar.add(library, library.lstrip("/"))
-        for each in APPLETS:
-            link = tarfile.TarInfo(f"bin/{each}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    return made.getvalue()
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     lacking = "a root of its own needs root here, and busybox for it"
@@ -247,8 +94,17 @@ def site(tmp_path_factory):
     if lacking:
         assert not os.environ.get("CI"), lacking
         pytest.skip(lacking)
+    folder = tmp_path_factory.mktemp("kaniko")
+    # On the same file system as the roots that it is linked into.
+    own = folder / "executor"
+    own.write_bytes(executor().read_bytes())
+    own.chmod(0o755)
+    busybox = Path("/usr/bin/busybox")
+    container = functools.partial(contained, program=own, folder=folder)
     with ExitStack() as stack:
-        yield Site(tmp_path_factory.mktemp("kaniko"), stack)
+        found = Site(folder, stack, release=KERNEL, busybox=busybox, builder="kaniko", container=container)
+        found.secret("licence", token=TOKEN)
+        yield found
 
 
 def test_what_a_dockerfile_makes_of_arguments_and_secrets_is_pushed_found_and_loaded(site):
@@ -273,13 +129,13 @@ def test_what_a_dockerfile_makes_of_arguments_and_secrets_is_pushed_found_and_lo
     assert said["digest"] == digest_of(site.manifest("driver"))
     assert re.fullmatch("[0-9a-f]{64}", site.labels("driver")[INPUTS_ANNOTATION])
     layers = site.layers("driver")
-    found = _files(layers)
+    found = files_of(layers)
     folder = f"opt/lib/modules/{KERNEL}"
     assert found[f"{folder}/driver"] == f"driver for {KERNEL}\n".encode()
     assert found[f"{folder}/odd"].decode() == f"ODD={HOSTILE}\n"
     assert not any(TOKEN.encode() in each for each in layers), "secrets are in no layer"
     assert not any(name.startswith(("run/secrets/licence", "kaniko", "workspace")) for name in found)
-    eventually(lambda: not site.api.get(jobs(NAMESPACE)).body["items"], "the Job is gone")
+    eventually(lambda: not site.api.get(jobs(NAMESPACE)).body["items"], "the Job is gone", WITHIN_S)
 
 
 def test_a_run_that_fails_is_told_without_secrets_and_a_changed_argument_builds_at_once(site):
@@ -309,8 +165,10 @@ def test_a_wrong_password_is_told(site):
     message = site.fails("refused")
     assert "error checking push permissions" in message
     assert "another-password" not in message
+    site.remove("refused")
 
 
 def test_a_base_image_that_is_missing_is_told(site):
     site.apply("baseless", f"FROM {site.host}/base/none:1\nRUN true")
     assert "base/none" in site.fails("baseless")
+    site.remove("baseless")

@@ -52,6 +52,7 @@ def test_pip_alone_installs_a_working_command(stranger):
     ran = stranger("kmm", "plugins")
     assert (ran.returncode, ran.stderr) == (0, "")
     assert "device-plugin renderer daemonset" in ran.stdout
+    assert "builder buildah" in ran.stdout
 
 
 def test_the_examples_are_valid_there_and_the_definitions_are_printed(stranger):

@@ -1,0 +1,163 @@
+"""What real builds need from Debian: programs of this machine, and a base image with which kernel modules are built.
+
+mmdebstrap makes the image once for each of Debian's kernels, in a minute; it is kept in the cache, as an OCI layout.
+By hand:
+
+    python tests/e2e/debian.py       # makes the image, and prints where it is
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmm.embedded.image import OCI_INDEX, Image, digest_of, image
+
+SUITE = "bookworm"
+PACKAGES = {program: program for program in ("buildah", "mmdebstrap", "skopeo")} | {
+    "newuidmap": "uidmap",
+    "modinfo": "kmod",
+}
+# Nobody reads these there, and every build unpacks them.
+UNWANTED = (
+    "/usr/share/doc/*",
+    "/usr/share/man/*",
+    "/usr/share/locale/*",
+    "/usr/share/info/*",
+    "*lto-dump*",
+    "*/lto1",
+)
+INCLUDED = ("gcc", "make", "busybox-static")
+# A mirror may be slow; what hangs ends, and is told.
+APT_WITHIN_S, IMAGE_WITHIN_S = 600, 1200
+_APT_OPTIONS = ("--option=DPkg::Lock::Timeout=300", "--option=Acquire::Retries=3")
+
+
+class Missing(Exception):
+    """This machine cannot have it, and why."""
+
+
+def need_programs() -> None:
+    """Install the programs that are missing: as root, on Debian. Raises Missing."""
+    lacking = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    if os.geteuid():
+        raise Missing("mounts and namespaces as a container runtime makes them need root")
+    if not lacking:
+        return
+    if not shutil.which("apt-get"):
+        raise Missing(f"there is no {' and no '.join(lacking)}, nor apt-get to install it with")
+    print(f"installing {' '.join(lacking)}", file=sys.stderr)
+    _apt_get("update")
+    _apt_get("install", "--yes", "--no-install-recommends", *lacking)
+
+
+@dataclass(frozen=True)
+class Toolkit:
+    """A base image with gcc, make and the headers of `kernel`. `layout`: where it is; `busybox`: a program of it."""
+
+    kernel: str
+    layout: Path
+    busybox: Path
+
+
+def toolkit() -> Toolkit:
+    """Return the image for Debian's present kernel, from the cache or made now. Raises Missing."""
+    kernel = _kernel()
+    # What it is made from: the kernel's number moves with security updates.
+    made_from = hashlib.sha256(json.dumps([SUITE, kernel, INCLUDED, UNWANTED]).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kmm", "toolkit")
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / made_from
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _make(kernel, folder)
+    return Toolkit(kernel=kernel, layout=folder / "layout", busybox=folder / "busybox")
+
+
+def _kernel() -> str:
+    """Return the version of the kernel whose headers Debian has now."""
+    architecture = _said("dpkg", "--print-architecture").strip()
+    package = f"linux-headers-cloud-{architecture}"
+    pattern = rf"Depends: linux-headers-(\S+-cloud-{architecture})"
+    found = re.search(pattern, _said("apt-cache", "depends", package))
+    if found is None:  # the lists may be old, or there are none yet
+        _apt_get("update")
+        found = re.search(pattern, _said("apt-cache", "depends", package))
+    if found is None:
+        raise Missing(f"apt-cache knows no {package}")
+    return found[1]
+
+
+def _make(kernel: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        made = Path(temporary, "made")
+        (made / "layout").mkdir(parents=True)
+        tar = Path(temporary, "root.tar.gz")
+        include = ",".join((*INCLUDED, f"linux-headers-{kernel}"))
+        options = [f"--dpkgopt=path-exclude={each}" for each in UNWANTED]
+        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={include}", *options, SUITE, str(tar)]
+        _run([*command, "-"], IMAGE_WITHIN_S, said=_sources())
+        with tarfile.open(tar) as files:
+            member = next(each for each in files if each.isfile() and each.name.endswith("bin/busybox"))
+            program = files.extractfile(member)
+            assert program is not None
+            (made / "busybox").write_bytes(program.read())
+            (made / "busybox").chmod(0o755)
+        _write_layout(image([tar.read_bytes()]), made / "layout")
+        made.rename(folder)
+
+
+def _sources() -> str:
+    """Return where this machine has Debian's packages from: an archive or a mirror, with its security updates."""
+    format_ = "$(REPO_URI) $(CODENAME) $(COMPONENT) $(ORIGIN)"
+    said = _said("apt-get", "indextargets", "--format", format_, "Identifier: Packages")
+    found = [line.split() for line in said.splitlines() if line.endswith(" Debian")]
+    return "".join(f"deb {uri} {name} {component}\n" for uri, name, component, _ in found if name.startswith(SUITE))
+
+
+def _write_layout(made: Image, folder: Path) -> None:
+    blobs = folder / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    for content in (made.manifest, *made.blobs.values()):
+        (blobs / digest_of(content).removeprefix("sha256:")).write_bytes(content)
+    entry = {"mediaType": made.media_type, "digest": made.digest, "size": len(made.manifest)}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}
+    (folder / "index.json").write_text(json.dumps(index))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
+
+
+def _apt_get(*arguments: str) -> None:
+    _run(["apt-get", "--quiet", *_APT_OPTIONS, *arguments], APT_WITHIN_S)
+
+
+def _run(command: list[str], within_s: float, said: str = "") -> None:
+    """Run a command that needs Debian's archive; `said` is its standard input. Raises Missing, which says why."""
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    try:
+        ran = subprocess.run(
+            command, input=said, check=False, capture_output=True, text=True, env=environment, timeout=within_s
+        )
+    except subprocess.TimeoutExpired:
+        raise Missing(f"{command[0]} did not end within {within_s} s: is Debian's archive reachable?") from None
+    if ran.returncode:
+        raise Missing(f"{' '.join(command[:2])} fails: {ran.stderr.strip()[-2000:]}")
+
+
+if __name__ == "__main__":
+    need_programs()
+    print(toolkit().layout)

@@ -1,0 +1,227 @@
+"""A cluster whose builds are carried out for real, an operator, and a registry with a password and its own CA."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import gzip
+import io
+import json
+import re
+import subprocess
+import tarfile
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import trustme
+from apiserver.client import Api, eventually
+from apiserver.samples import a_module, core, modules
+from registry.client import ACCEPTED, Client
+from registry.docker_registry import DockerRegistry
+from registry.running import HTPASSWD, PASSWORDS, ROBOT
+from world import NAMESPACE, PREFIX, SELECTED, World
+
+from kmm.config import Config, PluginsConfig, RegistryConfig
+from kmm.embedded.cluster import Cluster
+from kmm.embedded.image import image
+from kmm.embedded.kubelet import Pace
+from kmm.embedded.program import Exit, Run, idle
+from kmm.loader import load_catalog
+from kmm.runtime.app import App, Options
+from kmm.runtime.transport import connect
+
+APPLETS = ("cat", "env", "find", "grep", "id", "ls", "mkdir", "modprobe", "sh", "sleep", "tr")
+WITHIN_S = 900.0  # only what never comes is waited for that long
+
+
+class Site(World):
+    """`release`: the kernel of its node; `builder`: who builds, and `options` of it; `container`: runs what it made.
+
+    Images to begin from: `base/small:1`, a busybox; further ones are pushed with `client`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        release: str,
+        busybox: Path,
+        builder: str,
+        container: Callable[[Run], Awaitable[Exit]],
+    ) -> None:
+        self.folder, self.release, self._container = folder, release, container
+        self.said: dict[str, str] = {}
+        authority = trustme.CA(organization_name="kmm tests")
+        self.ca_file = folder / "ca/ca.crt"
+        self.ca_file.parent.mkdir()
+        authority.cert_pem.write_to_path(str(self.ca_file))
+        (folder / "htpasswd").write_text(HTPASSWD)
+        auth = {"htpasswd": {"realm": "kmm-tests", "path": str(folder / "htpasswd")}}
+        self.host = stack.enter_context(DockerRegistry(folder / "registry", auth=auth, authority=authority)).host
+        self.client = Client(f"https://{self.host}", self.ca_file.read_text(), ROBOT, PASSWORDS[ROBOT])
+        self.small = image([_layer_of(busybox, APPLETS)])
+        assert self.client.push("base/small", "1", self.small).status == 201
+        self.cluster = stack.enter_context(
+            Cluster(program=self._program, pace=Pace(relist_s=0.05, back_off_s=0.2), folder=folder / "cluster")
+        )
+        super().__init__(Api(self.cluster.url, self.cluster.ca_file, self.cluster.admin_token))
+        self.furnish()
+        for name in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
+            self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}})
+        self.cluster.add_node("node", release, labels=SELECTED)
+        self.config_map("registry-ca", {"ca.crt": self.ca_file.read_text()})
+        self.secret("push", **{".dockerconfigjson": self._docker_config(PASSWORDS[ROBOT])})
+        self.secret("wrong", **{".dockerconfigjson": self._docker_config("another-password")})
+        options = {builder: {"caConfigMap": "registry-ca"}, "oci": {"allowAddresses": ["127.0.0.0/8"]}}
+        config = dataclasses.replace(
+            Config(),
+            operator_namespace=NAMESPACE,
+            metrics_address="127.0.0.1:0",
+            health_address="127.0.0.1:0",
+            builder=builder,
+            plugins=PluginsConfig(options=options),
+            registries={self.host: RegistryConfig(ca_file=str(self.ca_file), denied_means_missing=True)},
+        )
+        catalog = load_catalog(settings_of=config.settings_of)
+        app = App(config, catalog, connect(self.cluster.kubeconfig()), Options(elect=False))
+        app.start()
+        stack.callback(app.stop)
+
+    async def _program(self, run: Run) -> Exit:
+        if run.pod["metadata"].get("labels", {}).get(f"{PREFIX}job-type") != "build":
+            return await idle(run)
+        done = await self._container(run)
+        self.said[f"{run.pod['metadata']['name']}/{run.container['name']}"] = done.output
+        return done
+
+    def output(self, name: str) -> str:
+        """Return what the containers of a Module's builds said, without the Secrets' masks of its status."""
+        return "\n".join(
+            said for container, said in self.said.copy().items() if container.startswith(f"{name}-build-")
+        )
+
+    def _docker_config(self, password: str) -> str:
+        auth = base64.b64encode(f"{ROBOT}:{password}".encode()).decode()
+        return json.dumps({"auths": {self.host: {"auth": auth}}})
+
+    def secret(self, name: str, **data: str) -> None:
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        kind = "kubernetes.io/dockerconfigjson" if ".dockerconfigjson" in data else "Opaque"
+        body = {"metadata": {"name": name}, "type": kind, "data": encoded}
+        answer = self.api.post(core(NAMESPACE, "secrets"), body)
+        assert answer.code == 201, answer.body
+
+    def config_map(self, name: str, data: dict[str, str]) -> None:
+        answer = self.api.post(core(NAMESPACE, "configmaps"), {"metadata": {"name": name}, "data": data})
+        assert answer.code == 201, answer.body
+
+    def apply(
+        self,
+        name: str,
+        dockerfile: str,
+        *,
+        push: str = "push",
+        nodes: Mapping[str, str] = SELECTED,
+        **build: Any,
+    ) -> None:
+        """Create a Module whose image is built. `nodes`: the labels of those where it is to be loaded."""
+        self.config_map(f"{name}-dockerfile", {"dockerfile": dockerfile})
+        spec = self._spec(name, **{"selector": nodes, **build})
+        body = a_module(name, **spec, imageRepoSecret={"name": push}, selector=nodes)
+        answer = self.api.post(modules(NAMESPACE), body)
+        assert answer.code == 201, answer.body
+
+    def change(self, name: str, **build: Any) -> None:
+        """Change how a Module's image is built, after a build of it has failed."""
+        before = self.kernel(self.release, name)["inputsHash"]
+        answer = self.api.patch(f"{modules(NAMESPACE)}/{name}", {"spec": self._spec(name, **build)})
+        assert answer.code == 200, answer.body
+        eventually(
+            lambda: self.kernel(self.release, name).get("inputsHash") != before, f"{name} begins anew", WITHIN_S
+        )
+
+    def remove(self, name: str) -> None:
+        """Delete a Module, so that what failed is not tried again."""
+        assert self.api.delete(f"{modules(NAMESPACE)}/{name}").code == 200
+
+    def _spec(self, name: str, **build: Any) -> dict[str, Any]:
+        mapping = {
+            "literal": self.release,
+            "containerImage": f"{self.host}/drivers/{name}:${{KERNEL_FULL_VERSION}}",
+            "build": {"dockerfileConfigMap": {"name": f"{name}-dockerfile"}, "selector": SELECTED, **build},
+        }
+        return {"moduleLoader": {"container": {"modprobe": {"moduleName": name}, "kernelMappings": [mapping]}}}
+
+    def fails(self, name: str) -> str:
+        """Wait until a build has failed; return why."""
+
+        def why() -> str:
+            said = self.kernel(self.release, name)
+            return said["message"] if said["reason"] == "BuildFailed" else ""
+
+        return eventually(why, f"{name} fails", WITHIN_S)
+
+    def loaded(self, name: str) -> dict[str, Any]:
+        """Wait until a Module is loaded; return what its status says of the kernel."""
+        failed = lambda: self.kernel(self.release, name).get("reason") == "BuildFailed"  # noqa: E731
+        eventually(lambda: self.ready(name) or failed(), f"{name} is loaded", WITHIN_S)
+        said = self.kernel(self.release, name)
+        assert said["reason"] == "Loaded", (said["message"], self.output(name))
+        return said
+
+    def loaders_image(self, name: str) -> str:
+        """Return the image that a Module's loader runs."""
+        (found,) = [each for each in self.sets() if each["metadata"]["labels"][f"{PREFIX}module.name"] == name]
+        return found["spec"]["template"]["spec"]["containers"][0]["image"]
+
+    def manifest(self, name: str) -> bytes:
+        return self.client.ask("GET", f"/v2/drivers/{name}/manifests/{self.release}", accept=ACCEPTED).data
+
+    def layers(self, name: str) -> list[bytes]:
+        """Return the layers of a Module's image, unpacked, the lowest first."""
+        found = json.loads(self.manifest(name))["layers"]
+        return [_unpacked(self._blob(name, each["digest"])) for each in found]
+
+    def files(self, name: str) -> dict[str, bytes]:
+        """Return the files of a Module's image."""
+        return files_of(self.layers(name))
+
+    def labels(self, name: str) -> dict[str, str]:
+        config = json.loads(self.manifest(name))["config"]["digest"]
+        return json.loads(self._blob(name, config))["config"]["Labels"]
+
+    def _blob(self, name: str, digest: str) -> bytes:
+        return self.client.ask("GET", f"/v2/drivers/{name}/blobs/{digest}").data
+
+
+def files_of(layers: Iterable[bytes]) -> dict[str, bytes]:
+    """Return the files of layers, the lowest first."""
+    found: dict[str, bytes] = {}
+    for layer in layers:
+        with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+            for each in tar:
+                if each.isfile():
+                    found[each.name.lstrip("./")] = tar.extractfile(each).read()
+    return found
+
+
+def _unpacked(layer: bytes) -> bytes:
+    return gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer
+
+
+def _layer_of(busybox: Path, applets: Iterable[str]) -> bytes:
+    """Return a layer with a busybox, what it is linked with, and names for it."""
+    needs = subprocess.run(["ldd", busybox], check=False, capture_output=True, text=True).stdout
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", dereference=True) as tar:
+        tar.add(busybox, "bin/busybox")
+        for library in re.findall(r"(/\S+)", needs):
+            tar.add(library, library.lstrip("/"))
+        for each in applets:
+            link = tarfile.TarInfo(f"bin/{each}")
+            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(link)
+    return made.getvalue()
