@@ -1,23 +1,24 @@
 """A real control plane to measure an operator on: its nodes, its audit log, and the operator as a process of its own.
 
 Whatever the operator is, it is measured the same way: its requests by the API server's audit log, its CPU and memory
-by the kernel's accounts.
+by the kernel's accounts of all the processes that its command starts.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,12 +33,15 @@ from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
 
 NAMESPACE = "kmm-system"
-USER = "operator"
-OURS = f"{shlex.quote(str(Path(sys.executable).parent / 'kmm'))} run"
+# Who asks: the operator; who makes Modules, and looks; and a neighbour, who has an ordinary reader's rights.
+USER, PERSON, NEIGHBOUR = "operator", "admin", "nobody"
+WRITES = ("create", "update", "patch", "delete")
+OURS = (str(Path(sys.executable).parent / "kmm"), "run")
 KERNEL_LABEL = "kmm.node.kubernetes.io/kernel-version.full"
 _CLIENTS = 4
 _WITHIN_S = 400.0
 _LOOK_S = 0.3
+_STOPPED_WITHIN_S = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Request:
     verb: str
     resource: str
     subresource: str
+    name: str
     code: int
     at_s: float
     ended_s: float
@@ -55,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Used:
-    """What an operator used so far. `cpu_s`: of all its threads; `rss_mib`, `peak_mib`: resident now, and at most."""
+    """What the processes of an operator used so far. `rss_mib`, `peak_mib`: what is resident now, and was at most."""
 
     cpu_s: float
     rss_mib: float
@@ -63,9 +68,9 @@ class Used:
 
 
 class Operator:
-    """An operator that runs. `command`: its words; the kubeconfig is in its environment."""
+    """An operator that runs, in a process group of its own. Its environment has the kubeconfig."""
 
-    def __init__(self, command: str, kubeconfig: Path, log: Path, more: Mapping[str, str]) -> None:
+    def __init__(self, words: Sequence[str], kubeconfig: Path, log: Path, more: Mapping[str, str]) -> None:
         environment = {
             **os.environ,
             "KUBECONFIG": str(kubeconfig),
@@ -77,26 +82,50 @@ class Operator:
         self.log = log
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                shlex.split(command), env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out
+                words, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
 
-    def used(self) -> Used:
-        """Return what it has used since it was started."""
+    def check(self) -> None:
+        """Raise SystemExit where it has ended."""
         if self._process.poll() is not None:
             raise SystemExit(f"the operator has ended:\n{self.log.read_text(errors='replace')[-2000:]}")
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
-        found = memory(self._process.pid)
-        cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-        return Used(cpu_s=cpu_s, rss_mib=found["VmRSS"], peak_mib=found["VmHWM"])
+
+    def used(self) -> Used:
+        """Return what it has used since it was started, whatever its command has started besides."""
+        self.check()
+        ticks, rss_mib, peak_mib = 0, 0.0, 0.0
+        for pid, fields in group(self._process.pid):
+            with suppress(OSError, KeyError):  # it has just ended
+                found = memory(pid)
+                rss_mib, peak_mib = rss_mib + found["VmRSS"], peak_mib + found["VmHWM"]
+                ticks += sum(int(each) for each in fields[11:15])  # its own, and of its children that have ended
+        return Used(cpu_s=ticks / os.sysconf("SC_CLK_TCK"), rss_mib=rss_mib, peak_mib=peak_mib)
 
     def stop(self) -> None:
-        """End it, as a kubelet does."""
-        self._process.terminate()
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End it, as a kubelet does, and all that it has started."""
+        until = time.monotonic() + _STOPPED_WITHIN_S
+        self._signal(signal.SIGTERM)
+        while self._process.poll() is None or group(self._process.pid):
+            if time.monotonic() > until:
+                self._signal(signal.SIGKILL)
+                break
+            time.sleep(_LOOK_S / 10)
+        self._process.wait()
+
+    def _signal(self, signum: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signum)
+
+
+def group(leader: int) -> list[tuple[int, list[str]]]:
+    """Return the living processes of a group: their ids, and what /proc/ID/stat says of each from its state on."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == leader and fields[0] != "Z":
+                found.append((int(stat.parent.name), fields))
+    return found
 
 
 class Arena:
@@ -121,12 +150,13 @@ class Arena:
         self.made(self.api.post("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}}))
         for name in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
             self.made(self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}}))
-        binding = {
-            "metadata": {"name": USER},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-            "subjects": [{"kind": "User", "name": USER, "apiGroup": "rbac.authorization.k8s.io"}],
-        }
-        self.made(self.api.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding))
+        for user, role in ((USER, "cluster-admin"), (NEIGHBOUR, "view")):
+            binding = {
+                "metadata": {"name": user},
+                "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+                "subjects": [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}],
+            }
+            self.made(self.api.post("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", binding))
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -167,13 +197,13 @@ class Arena:
         self.made(self.api.patch(f"/api/v1/nodes/{node}/status", patch))
 
     @contextmanager
-    def operator(self, command: str, more: Mapping[str, str] | None = None) -> Iterator[Operator]:
+    def operator(self, words: Sequence[str], more: Mapping[str, str] | None = None) -> Iterator[Operator]:
         """Run an operator, from when it leads and is quiet."""
         config = yaml.safe_load(self.plane.kubeconfig(USER).read_text())
         kubeconfig = self.folder / "measured.kubeconfig"
         kubeconfig.write_text(yaml.safe_dump(config))
         began = len(self.requests())
-        running = self._running = Operator(command, kubeconfig, self.folder / "operator.log", more or {})
+        running = self._running = Operator(words, kubeconfig, self.folder / "operator.log", more or {})
         try:
             self.until(lambda: led(self.requests()[began:]), "the operator leads")
             yield running
@@ -198,6 +228,7 @@ class Arena:
                     verb=said["verb"],
                     resource=about.get("resource", ""),
                     subresource=about.get("subresource", ""),
+                    name=about.get("name", ""),
                     code=(said.get("responseStatus") or {}).get("code", 0),
                     at_s=_seconds(said["requestReceivedTimestamp"]),
                     ended_s=_seconds(said["stageTimestamp"]),
@@ -227,7 +258,7 @@ class Arena:
         until = time.monotonic() + _WITHIN_S
         while not look():
             if self._running:
-                self._running.used()  # it may have ended
+                self._running.check()
             if time.monotonic() > until:
                 raise SystemExit(f"never: {what}")
             time.sleep(_LOOK_S)
@@ -246,10 +277,18 @@ def led(requests: Iterable[Request]) -> list[Request]:
     ]
 
 
-def counted(requests: Iterable[Request]) -> tuple[int, int, dict[str, int]]:
-    """Return how many requests, how many events among them counted apart, and how many of each kind."""
-    by_kind = Counter(
-        f"{each.verb} {each.resource}{'/' if each.subresource else ''}{each.subresource}" for each in requests
-    )
-    events = sum(count for kind, count in by_kind.items() if kind.endswith(" events"))
-    return by_kind.total() - events, events, dict(by_kind.most_common())
+def counted(requests: Iterable[Request]) -> tuple[int, int]:
+    """Return how many requests, and how many of events, which are counted apart."""
+    kinds = Counter(each.resource == "events" for each in requests)
+    return kinds[False], kinds[True]
+
+
+def answered(requests: Iterable[Request]) -> list[Request]:
+    """Return the requests that were not refused: how many there are of the others depends on a machine's pace."""
+    return [each for each in requests if each.code < 300 and each.resource != "events"]
+
+
+def at_once(requests: Iterable[Request]) -> int:
+    """Return how many requests were under way at the same time, at most."""
+    edges = [edge for each in requests for edge in ((each.at_s, 1), (each.ended_s, -1))]
+    return max(accumulate(change for _, change in sorted(edges)), default=0)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,20 @@ from pathlib import Path
 from typing import Any
 
 from apiserver.samples import a_module, core, modules, sets
-from arena import NAMESPACE, USER, Arena, Operator, Request, counted, led
+from arena import (
+    NAMESPACE,
+    NEIGHBOUR,
+    PERSON,
+    USER,
+    WRITES,
+    Arena,
+    Operator,
+    Request,
+    answered,
+    at_once,
+    counted,
+    led,
+)
 from registry.client import Client
 from registry.docker_registry import DockerRegistry
 
@@ -29,13 +43,14 @@ KERNELS = ("6.1.0-1-amd64", "6.1.0-2-amd64", "6.1.0-3-amd64")
 DEVICE_PLUGIN = {"container": {"image": "registry.example.com/device-plugin:1"}}
 P = "kmm.node.kubernetes.io/"
 CHURN_RATE = 100
+_LAST = "the-last-one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Under:
-    """What is measured. `command`: starts an operator; `environment`: what it finds there besides."""
+    """What is measured. `command`: the words that start an operator; `environment`: what it finds there besides."""
 
-    command: str
+    command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,106 +71,174 @@ def _made(requests: Sequence[Request], resource: str = "daemonsets") -> list[Req
     return [each for each in requests if each.verb == "create" and each.resource == resource and each.code == 201]
 
 
-def _figures(arena: Arena, operator: Operator, since: int, cpu_s: float, wall_s: float) -> Figures:
-    used = operator.used()
-    requests, events, _ = counted(arena.asked(since))
+def _figures(arena: Arena, operator: Operator, since: int, cpu_s: float) -> Figures:
+    used, asked = operator.used(), arena.asked(since)
+    requests, events = counted(asked)
+    done = answered(asked)
     return {
-        "wall_s": wall_s,
         "cpu_s": used.cpu_s - cpu_s,
         "rss_mib": used.rss_mib,
         "peak_mib": used.peak_mib,
         "requests": requests,
         "events": events,
+        "answered": len(done),
+        "writes": sum(each.verb in WRITES for each in done),
+        "status_writes": sum(each.verb in WRITES and each.subresource == "status" for each in done),
+        "label_writes": len(_labelled(done)),
+        "at_once": at_once(each for each in asked if each.verb in WRITES),
     }
 
 
-def _began(requests: Sequence[Request], resource: str = "modules") -> float:
-    """Return when the first object was asked for by somebody other than the operator."""
-    return min(each.at_s for each in requests if each.user != USER and each.resource == resource)
+def _began(requests: Sequence[Request], resource: str) -> float:
+    """Return when a person first wrote something."""
+    return min(
+        each.at_s for each in requests if each.user == PERSON and each.verb in WRITES and each.resource == resource
+    )
 
 
 # ── Converge, and the upgrade of a node ───────────────────────────────────────────────────────────────────────────
 
 
-def converge(under: Under, *, nodes: int = 100, count: int = 50, upgrades: int = 5) -> tuple[Figures, Figures]:
-    """Apply many Modules at once, until every DaemonSet is there; then upgrade nodes, one after the other."""
+def converge(
+    under: Under, *, nodes: int = 100, count: int = 50, upgrades: int = 5, least: tuple[int, int] = (0, 0)
+) -> tuple[Figures, Figures]:
+    """Apply many Modules at once, until every DaemonSet is there; then upgrade nodes, one after the other.
+
+    `least`: how many answers to wait for besides, to either.
+    """
     with _arena() as arena:
         arena.add_nodes(nodes, KERNELS)
         with arena.operator(under.command, under.environment) as operator:
-            arena.quiet()
-            since, cpu_s = len(arena.requests()), operator.used().cpu_s
-            with _another_client(arena) as waited:
-                arena.post_all(modules(NAMESPACE), _modules(count))
-                wanted = count * (len(KERNELS) + 1)
-                arena.until(lambda: len(_made(arena.asked(since))) == wanted, f"{wanted} DaemonSets")
-            arena.quiet()
-            wall_s = max(each.ended_s for each in _made(arena.asked(since))) - _began(arena.requests()[since:])
-            figures = _figures(arena, operator, since, cpu_s, wall_s)
-            figures["doubled"] = _doubled(arena, wanted)
-            figures["other_p99_ms"] = _p99_ms(waited)
-            return figures, _upgrade(arena, operator, count, upgrades)
+            figures = _converged(arena, operator, _modules(count), least[0])
+            return figures, _upgrade(arena, operator, count, upgrades, least[1])
 
 
-def _doubled(arena: Arena, wanted: int) -> int:
-    return len(arena.api.get(sets(NAMESPACE)).body["items"]) - wanted
+def _converged(arena: Arena, operator: Operator, bodies: Sequence[Mapping[str, Any]], least: int = 0) -> Figures:
+    arena.quiet()
+    since, cpu_s = len(arena.requests()), operator.used().cpu_s
+    arena.post_all(modules(NAMESPACE), bodies)
+    wanted = len(bodies) * (len(KERNELS) + 1)
+    _until_made(arena, since, wanted, least)
+    ended_s = max(each.ended_s for each in _made(arena.asked(since)))
+    return {
+        "wall_s": ended_s - _began(arena.requests()[since:], "modules"),
+        **_figures(arena, operator, since, cpu_s),
+        "doubled": len(arena.api.get(sets(NAMESPACE)).body["items"]) - wanted,
+    }
 
 
-def _upgrade(arena: Arena, operator: Operator, count: int, times: int) -> Figures:
+def _until_made(arena: Arena, since: int, wanted: int, least: int = 0) -> None:
+    """Wait for so many DaemonSets, and so many answers, and until no more come."""
+
+    def made() -> bool:
+        asked = arena.asked(since)
+        return len(_made(asked)) >= wanted and len(answered(asked)) >= least
+
+    arena.until(made, f"{wanted} DaemonSets" + (f" and {least} requests" if least else ""))
+    arena.quiet()
+
+
+def _upgrade(arena: Arena, operator: Operator, count: int, times: int, least: int) -> Figures:
     """Give one node after the other a kernel that none had."""
-    walls, asked, cpu = [], [], []
+    runs: list[Figures] = []
     for number in range(times):
         since, cpu_s = len(arena.requests()), operator.used().cpu_s
         arena.change_kernel(f"n{number}", f"7.{number}.0")
-        arena.until(lambda since=since: len(_made(arena.asked(since))) == count, f"{count} loaders for a new kernel")
-        arena.quiet()
-        requests = arena.requests()[since:]
-        walls.append(max(each.ended_s for each in _made(arena.asked(since))) - _began(requests, "nodes"))
-        asked.append(counted(arena.asked(since))[0])
-        cpu.append(operator.used().cpu_s - cpu_s)
-    return {
-        "wall_s": statistics.median(walls),
-        "first_s": walls[0],
-        "last_s": walls[-1],
-        "cpu_s": statistics.median(cpu),
-        "requests": statistics.median(asked),
-        "first_requests": asked[0],
-        "last_requests": asked[-1],
+        _until_made(arena, since, count, least)
+        ended_s = max(each.ended_s for each in _made(arena.asked(since)))
+        wall_s = ended_s - _began(arena.requests()[since:], "nodes")
+        runs.append({"wall_s": wall_s, **_figures(arena, operator, since, cpu_s)})
+    median = {key: statistics.median(run[key] for run in runs) for key in ("wall_s", "cpu_s", "requests")}
+    ends = (("first", runs[0]), ("last", runs[-1]))
+    return median | {f"{name}_{key}": run[key] for key in ("wall_s", "requests", "answered") for name, run in ends}
+
+
+# ── Others who ask the same API server, and an API server that asks for rest ──────────────────────────────────────
+
+
+def neighbour(under: Under, *, nodes: int = 100, count: int = 500) -> Figures:
+    """What somebody else waits for answers while Modules converge, and while nobody looks after them."""
+    with _arena() as arena, _neighbour(arena):
+        arena.add_nodes(nodes, KERNELS)
+        with arena.operator(under.command, under.environment) as operator:
+            since = len(arena.requests())
+            figures = _converged(arena, operator, _modules(count))
+            began_s = _began(arena.requests()[since:], "modules")
+            waited = _waited(arena, began_s, began_s + figures["wall_s"])
+    with _arena() as arena, _neighbour(arena):
+        arena.add_nodes(nodes, KERNELS)
+        began_s = time.time()
+        arena.post_all(modules(NAMESPACE), _modules(count))
+        ended_s = began_s + figures["wall_s"]
+        arena.until(lambda: time.time() > ended_s, "as long without an operator")
+        without = _waited(arena, began_s, ended_s)
+    return figures | {
+        "other_p99_ms": p99(waited),
+        "other_p99_ms_without": p99(without),
+        "other_requests": len(waited),
     }
 
 
 @contextmanager
-def _another_client(arena: Arena, every_s: float = 0.01) -> Iterator[list[float]]:
-    """Let somebody else ask for something small all the while; the seconds that each answer took."""
-    waited: list[float] = []
-    ended = threading.Event()
-
-    def ask() -> None:
-        while not ended.wait(every_s):
-            began = time.perf_counter()
-            arena.made(arena.api.get("/api/v1/namespaces/default"))
-            waited.append(time.perf_counter() - began)
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield waited
-    finally:
-        ended.set()
-        thread.join()
+def _neighbour(arena: Arena) -> Iterator[None]:
+    """Let somebody else ask for something small all the while."""
+    program = Path(__file__).with_name("neighbour.py")
+    with subprocess.Popen([sys.executable, program, arena.plane.kubeconfig(NEIGHBOUR)]) as asking:
+        try:
+            arena.until(lambda: _waited(arena, 0, time.time()), "the neighbour is answered")
+            yield
+            if asking.poll() is not None:
+                raise SystemExit("the neighbour has ended")
+        finally:
+            asking.terminate()
 
 
-def _p99_ms(waited: Sequence[float]) -> float:
-    return sorted(waited)[int(len(waited) * 0.99)] * 1e3
+def _waited(arena: Arena, since_s: float, until_s: float) -> list[float]:
+    """Return for how many milliseconds the neighbour waited for each answer, by the API server's clock."""
+    return [
+        (each.ended_s - each.at_s) * 1e3
+        for each in arena.requests()
+        if each.user == NEIGHBOUR and each.code == 200 and since_s <= each.at_s <= until_s
+    ]
 
 
-def unbothered(*, nodes: int = 100, count: int = 50) -> Figures:
-    """Apply the same Modules without any operator: what another client's requests take then."""
+def p99(values: Sequence[float]) -> float:
+    """Return the value that 99 of 100 do not exceed. Raises SystemExit where there are fewer than 100."""
+    if len(values) < 100:
+        raise SystemExit(f"too short: {len(values)} answers are too few for one of 100")
+    return statistics.quantiles(values, n=100, method="inclusive")[-1]
+
+
+def refused(under: Under, *, nodes: int = 100, count: int = 50) -> Figures:
+    """Converge where the API server does a few writes of the operator at a time, and refuses all others with 429."""
+    limited = {
+        "nominalConcurrencyShares": 1,
+        "lendablePercent": 0,
+        "borrowingLimitPercent": 0,
+        "limitResponse": {"type": "Reject"},
+    }
+    level = {"metadata": {"name": USER}, "spec": {"type": "Limited", "limited": limited}}
+    rule = {
+        "subjects": [{"kind": "User", "user": {"name": USER}}],
+        "resourceRules": [
+            {
+                "verbs": list(WRITES),
+                "apiGroups": ["apps", "kmm.sigs.x-k8s.io"],  # not its lease
+                "resources": ["*"],
+                "namespaces": ["*"],
+            }
+        ],
+    }
+    reference = {"priorityLevelConfiguration": {"name": USER}, "matchingPrecedence": 500, "rules": [rule]}
     with _arena() as arena:
+        flow_control = "/apis/flowcontrol.apiserver.k8s.io/v1"
+        arena.made(arena.api.post(f"{flow_control}/prioritylevelconfigurations", level))
+        arena.made(arena.api.post(f"{flow_control}/flowschemas", {"metadata": {"name": USER}, "spec": reference}))
         arena.add_nodes(nodes, KERNELS)
-        with _another_client(arena) as waited:
-            arena.post_all(modules(NAMESPACE), _modules(count))
-            time.sleep(1)
-        return {"other_p99_ms": _p99_ms(waited)}
+        with arena.operator(under.command, under.environment) as operator:
+            since = len(arena.requests())
+            figures = _converged(arena, operator, _modules(count))
+            return figures | {"refused": sum(each.code == 429 for each in arena.asked(since))}
 
 
 # ── Converge with images that are there ───────────────────────────────────────────────────────────────────────────
@@ -183,20 +266,16 @@ def existing(under: Under, *, nodes: int = 100, count: int = 50) -> Figures:
         environment = {"KMM_CONFIG": str(config), **under.environment}
         before = len(log())
         with arena.operator(under.command, environment) as operator:
-            arena.quiet()
-            since, cpu_s = len(arena.requests()), operator.used().cpu_s
-            arena.post_all(modules(NAMESPACE), bodies)
-            wanted = count * (len(KERNELS) + 1)
-            arena.until(lambda: len(_made(arena.asked(since))) == wanted, f"{wanted} DaemonSets")
-            arena.quiet()
-            wall_s = max(each.ended_s for each in _made(arena.asked(since))) - _began(arena.requests()[since:])
-            figures = _figures(arena, operator, since, cpu_s, wall_s)
+            figures = _converged(arena, operator, bodies)
             figures["to_registry"] = len(log()) - before
         before, since = len(log()), len(arena.requests())
         with arena.operator(under.command, environment):
-            arena.quiet()
+            # What comes last shows that all the others have been looked at.
+            arena.made(arena.api.post(modules(NAMESPACE), a_module(_LAST)))
+            _until_made(arena, since, len(KERNELS))
             figures["to_registry_again"] = len(log()) - before
-            figures["writes_again"] = sum(each.verb not in ("get", "list") for each in arena.asked(since))
+            writes = [each for each in arena.asked(since) if each.verb in WRITES and each.resource != "events"]
+            figures["writes_again"] = sum(not each.name.startswith(_LAST) for each in writes)
         return figures
 
 
@@ -218,7 +297,7 @@ def _push(host: str, repository: str, tags: Sequence[str]) -> None:
 # ── Settle ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def settle(under: Under, *, nodes: int = 100, count: int = 10) -> Figures:
+def settle(under: Under, *, nodes: int = 100, count: int = 10, floor: bool = True) -> Figures:
     """Apply Modules until every pod runs, every label and status is right, and nothing moves."""
     with _arena(daemons=True) as arena:
         arena.add_nodes(nodes, KERNELS)
@@ -238,31 +317,27 @@ def settle(under: Under, *, nodes: int = 100, count: int = 10) -> Figures:
                 )
 
             arena.until(settled, "every label and status is right")
-            arena.quiet(5.0)
-            asked = arena.asked(since)
-            wall_s = max(each.ended_s for each in asked) - _began(arena.requests()[since:])
-            figures = _figures(arena, operator, since, cpu_s, wall_s)
-            figures["label_writes"] = sum(each.verb == "patch" and each.resource == "nodes" for each in asked)
-            figures["status_writes"] = sum(each.subresource == "status" for each in asked)
-            templates = [
-                {key: each["metadata"][key] for key in ("labels", "annotations", "name")} | {"spec": each["spec"]}
-                for each in arena.api.get(sets(NAMESPACE)).body["items"]
-            ]
-    figures["floor_s"] = _floor(templates, nodes, sorted(wanted))
-    figures["over_floor"] = figures["wall_s"] / figures["floor_s"]
+            wall_s = _still(arena, since) - _began(arena.requests()[since:], "modules")
+            figures = {"wall_s": wall_s, **_figures(arena, operator, since, cpu_s)}
+            made = arena.api.get(sets(NAMESPACE)).body["items"]
+            figures["doubled"] = len(made) - count * (len(KERNELS) + 1)
+    if floor:
+        figures["floor_s"] = _floor(made, nodes, sorted(wanted))
+        figures["over_floor"] = figures["wall_s"] / figures["floor_s"]
     return figures
 
 
-def _floor(templates: Sequence[Mapping[str, Any]], nodes: int, labels: Sequence[str]) -> float:
-    """Return how long the control plane takes for the same objects and labels, all applied at once by nobody."""
+def _floor(made: Sequence[Mapping[str, Any]], nodes: int, labels: Sequence[str]) -> float:
+    """Return how long the control plane takes for the same DaemonSets and labels, applied at once by a person."""
     with _arena(daemons=True) as arena:
         arena.add_nodes(nodes, KERNELS)
         since = len(arena.requests())
         arena.post_all(
             sets(NAMESPACE),
             [
-                {"metadata": {key: each[key] for key in ("name", "labels", "annotations")}, "spec": each["spec"]}
-                for each in templates
+                {"metadata": {key: each["metadata"][key] for key in ("name", "labels", "annotations")}}
+                | {"spec": each["spec"]}
+                for each in made
             ],
         )
         patch = {"metadata": {"labels": dict.fromkeys(labels, "")}}
@@ -274,30 +349,47 @@ def _floor(templates: Sequence[Mapping[str, Any]], nodes: int, labels: Sequence[
             return all(each.get("numberAvailable", 0) == each.get("desiredNumberScheduled", 0) > 0 for each in found)
 
         arena.until(available, "every pod runs")
-        requests = arena.requests()[since:]
-        return max(each.ended_s for each in requests if each.resource == "daemonsets" and each.verb != "watch") - (
-            _began(requests, "daemonsets")
+        return _still(arena, since) - _began(arena.requests()[since:], "daemonsets")
+
+
+def _still(arena: Arena, since: int, for_s: float = 5.0) -> float:
+    """Wait until nothing moves, whoever moves it: return when the last write of that ended."""
+
+    def last_s() -> float:
+        return max(
+            each.ended_s
+            for each in answered(arena.requests()[since:])
+            if each.user != PERSON
+            and each.verb in WRITES
+            and each.resource in ("daemonsets", "modules", "nodes", "pods")
+            and (each.resource, each.subresource) != ("nodes", "status")  # they report all the time
         )
+
+    arena.until(lambda: time.time() - last_s() > for_s, "nothing moves")
+    return last_s()
 
 
 # ── Nodes ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def churn(under: Under, *, nodes: int = 1_000, count: int = 50, seconds: float = 60, large: bool = False) -> Figures:
-    """Let nodes report, as their kubelets do all the time: nothing of it matters to an operator."""
+def churn(
+    under: Under, *, nodes: int = 1_000, count: int = 50, seconds: float = 60, large: bool = False, least: int = 0
+) -> Figures:
+    """Let nodes report, as their kubelets do all the time: nothing of it matters to an operator.
+
+    `least`: how many answers to wait for before.
+    """
     with _arena() as arena:
         arena.add_nodes(nodes, KERNELS, large=large)
-        arena.post_all(modules(NAMESPACE), _modules(count))
         with arena.operator(under.command, under.environment) as operator:
-            arena.until(lambda: len(_made(arena.asked())) == count * (len(KERNELS) + 1), "the DaemonSets")
-            arena.quiet(5.0)
+            _converged(arena, operator, _modules(count), least)
             since, cpu_s, began = len(arena.requests()), operator.used().cpu_s, time.monotonic()
             for number in range(int(seconds * CHURN_RATE)):
                 patch = {"status": {"addresses": [{"type": "Hostname", "address": f"h{number}"}]}}
                 arena.made(arena.api.patch(f"/api/v1/nodes/n{number % nodes}/status", patch))
                 time.sleep(max(0.0, (number + 1) / CHURN_RATE - (time.monotonic() - began)))
-            figures = _figures(arena, operator, since, cpu_s, time.monotonic() - began)
-            figures["cpu_s_per_minute"] = figures["cpu_s"] * 60 / figures["wall_s"]
+            figures = _figures(arena, operator, since, cpu_s)
+            figures["cpu_s_per_minute"] = figures["cpu_s"] * 60 / (time.monotonic() - began)
             return figures
 
 
@@ -307,17 +399,24 @@ def label(under: Under, *, nodes: int = 1_000) -> Figures:
         arena.add_nodes(nodes, KERNELS, labelled=False)
         since = len(arena.requests())
         with arena.operator(under.command, under.environment) as operator:
-            arena.until(lambda: len(_labelled(arena, since)) == nodes, f"{nodes} labels")
+            arena.until(lambda: len(_names(arena, since)) >= nodes, f"{nodes} labelled nodes")
             arena.quiet()
             leads_s = min(each.ended_s for each in led(arena.requests()[since:]))
-            wall_s = max(each.ended_s for each in _labelled(arena, since)) - leads_s
-            figures = _figures(arena, operator, since, 0.0, wall_s)
-            figures["writes"] = len(_labelled(arena, since))
-            return figures
+            labelled = _labelled(answered(arena.asked(since)))
+            wall_s = max(each.ended_s for each in labelled) - leads_s
+            return {"wall_s": wall_s, **_figures(arena, operator, since, 0.0)}
 
 
-def _labelled(arena: Arena, since: int) -> list[Request]:
-    return [each for each in arena.asked(since) if each.verb == "patch" and each.resource == "nodes"]
+def _names(arena: Arena, since: int) -> set[str]:
+    return {each.name for each in _labelled(answered(arena.asked(since)))}
+
+
+def _labelled(requests: Sequence[Request]) -> list[Request]:
+    return [
+        each
+        for each in requests
+        if each.verb in ("patch", "update") and (each.resource, each.subresource) == ("nodes", "")
+    ]
 
 
 def remember(under: Under, *, nodes: int = 5_000) -> Figures:
@@ -326,8 +425,7 @@ def remember(under: Under, *, nodes: int = 5_000) -> Figures:
         arena.add_nodes(nodes, KERNELS, large=True)
         with arena.operator(under.command, under.environment) as operator:
             arena.post_all(modules(NAMESPACE), _modules(1))
-            arena.until(lambda: len(_made(arena.asked())) == len(KERNELS) + 1, "the DaemonSets")
-            arena.quiet()
+            _until_made(arena, 0, len(KERNELS) + 1)
             time.sleep(10)
             used = operator.used()
             return {"rss_mib": used.rss_mib, "peak_mib": used.peak_mib, "cpu_s": used.cpu_s}
