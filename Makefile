@@ -79,7 +79,7 @@ e2e: wheels ## the wheels as a stranger uses them; a real control plane (built w
 e2e-kaniko: $(READY) ## build with kaniko for real; root (its executor is built with Go, 8 minutes once)
 	@$(BIN)/pytest -m kaniko --durations 5
 
-bench: $(READY) ## measure it all, also on a real control plane (half an hour); docs/benchmarks has the results
+bench: $(READY) ## measure it all, also on a real control plane, and print it (an hour); see CONTRIBUTING
 	@$(BIN)/python tests/bench/bench.py
 	@$(BIN)/python tests/bench/compare.py
 
