@@ -102,10 +102,11 @@ Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Release 
 class Plan:
     """What to do now, when to look again at the latest (seconds since the epoch), and why not more.
 
-    `queued`: a build or signature waits for a slot, which any task that ends may give it.
+    `starts`: how many builds and signatures. `queued`: more wait for a slot, or for an answer before they take one.
     """
 
     actions: tuple[Action, ...] = ()
     wake_at_s: float | None = None
     reasons: Mapping[str, str] = field(default_factory=dict)
+    starts: int = 0
     queued: bool = False

@@ -59,6 +59,7 @@ class ImageStep:
     last_failure_s: float | None = None
     inputs: str = ""
     starts: int = 0  # tasks that it starts now
+    queued: bool = False  # it waits for a slot, or would take one but for an answer that is too old
     certificate: str = ""  # that the image is signed with, where it is known
 
 
@@ -171,7 +172,7 @@ def image_step(
         )
     step = _made(subject, target, nodes, view, makers, tasks, now_s)
     # Somebody may have pushed it since it was said to be missing.
-    return _unanswered(question, None, target.image) if step.starts and question in view.stale else step
+    return _asking_first(step, question) if step.starts and question in view.stale else step
 
 
 def _made(
@@ -240,19 +241,25 @@ def _build_then_sign(
             return _attempt(subject, sign, tasks, view, now_s)
     elif not _is_missing(answer, temporary, view):
         return _unanswered(question, answer, temporary)
+    stale = question in view.stale
     if builds:
         step = _attempt(subject, build, tasks, view, now_s)
-    else:
-        step = ImageStep(
-            phase=Phase.READY,
-            reason=Reason.CERTIFICATE_CHANGED,
-            message=f"{target.image} is signed with another certificate, and what it was signed from is gone: delete "
-            "the image to have it built and signed again",
-        )
-    # Neither a build nor a person begins with an answer that is too old.
-    if (step.starts or not builds) and question in view.stale:
+        return _asking_first(step, question) if step.starts and stale else step
+    # Nor does a person begin with an answer that is too old.
+    if stale:
         return _unanswered(question, None, temporary)
-    return step
+    return ImageStep(
+        phase=Phase.READY,
+        reason=Reason.CERTIFICATE_CHANGED,
+        message=f"{target.image} is signed with another certificate, and what it was signed from is gone: delete "
+        "the image to have it built and signed again",
+    )
+
+
+def _asking_first(step: ImageStep, question: Question) -> ImageStep:
+    """Ask once more before a start from an answer that is too old: it keeps its place in the queue meanwhile."""
+    asks = (Probe(question=question),)
+    return replace(step, reason=Reason.CHECKING_IMAGE, actions=asks, starts=0, queued=True)
 
 
 def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
@@ -454,6 +461,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         last_failure_s=finished_at_s,
         inputs=job.inputs,
         starts=started.starts,
+        queued=started.queued,
     )
 
 
@@ -464,6 +472,7 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
             reason=Reason.BUILD_QUEUED,
             message="as many builds and signatures run as may at once",
             inputs=job.inputs,
+            queued=True,
         )
     name = names.task_name(subject.ref.name, job.type, names.digest(subject.uid, job.inputs, job.kernel), attempt)
     rendered = [

@@ -85,7 +85,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         busy = {task.kernel for task in view.tasks}
         for kernel in sorted(view.targets, key=lambda each: (each not in busy, each)):
             planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s, makes)
-            slots -= planned.starts
+            slots -= planned.starts + planned.queued
             kernels.append(planned)
         kernels.sort(key=lambda each: (not each.state.failed, each.state.kernel))
         for planned in kernels:
@@ -109,6 +109,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         wake_at_s=min(wakes, default=None),
         reasons={state.kernel: f"{state.reason}: {state.message}".rstrip(": ") for state in states}
         | ({"": f"{blocked[0]}: {blocked[1]}"} if blocked else {}),
+        starts=sum(each.starts for each in kernels),
         queued=any(each.queued for each in kernels),
     )
 
@@ -262,7 +263,7 @@ def _carrying(planned: _KernelPlan, step: ImageStep) -> _KernelPlan:
         actions=step.actions,
         wake_at_s=step.wake_at_s,
         starts=step.starts,
-        queued=step.reason is Reason.BUILD_QUEUED,
+        queued=step.queued,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -39,6 +40,7 @@ from kmm.runtime.kinds import (
 )
 from kmm.runtime.lease import boot_time_s
 from kmm.runtime.references import Referred
+from kmm.runtime.slots import Slots
 from kmm.runtime.store import Item, Store
 from kmm.runtime.watch import Source
 
@@ -58,7 +60,8 @@ class Cluster:
         slots: int = 5,
     ) -> None:
         self.lock = threading.RLock()
-        self.catalog, self.operator, self._slots = catalog, operator, slots
+        self.catalog, self.operator = catalog, operator
+        self.slots = Slots(slots, self._under_way, self.lock)
         self._openshift_builds = openshift_builds
         self.nodes: Store[Node] = Store(self.lock, kernel=lambda item: item.value.kernel)
         self.modules: Store[Mapping[str, Any]] = Store(self.lock)
@@ -87,7 +90,6 @@ class Cluster:
         self._taken: dict[str, set[str]] = {}
         self._subjects: dict[str, Subject] = {}
         self._targets: dict[str, tuple[int, Mapping[str, KernelNodes]]] = {}
-        self._starting: dict[str, int] = {}
         self._over_since: dict[str, float] = {}  # by the clock that nobody sets
         for store in self.tasks.values():
             store.heard.append(self._task_gone)
@@ -203,7 +205,7 @@ class Cluster:
             dockerfiles=referred.dockerfiles,
             secrets=referred.secrets,
             taken=frozenset(self._taken.get(subject.uid, ())),
-            build_slots=max(0, self._slots - self._under_way()),
+            build_slots=self.slots.left(subject),
             namespace_labels=namespace.value if namespace else {},
             status=module.value["status"] if module else {},
             operator=self.operator,
@@ -228,21 +230,8 @@ class Cluster:
                 self._targets[subject.uid] = (subject.generation, found)
         return found
 
-    def reserve(self, subject: Subject, tasks: int) -> bool:
-        """Take slots for tasks that are about to be started; False where others have taken them meanwhile."""
-        with self.lock:
-            if self._under_way() + tasks > self._slots:
-                return False
-            self._starting[subject.uid] = tasks
-            return True
-
-    def release(self, subject: Subject) -> None:
-        """Give back what was reserved: what was started is seen now."""
-        with self.lock:
-            self._starting.pop(subject.uid, None)
-
-    def _under_way(self) -> int:
-        """Return how many tasks run or are about to, of all Modules: those that nothing says the end of."""
+    def _under_way(self) -> Counter[str]:
+        """Return how many tasks run, by the uid of their Module: those that nothing says the end of."""
         with self.lock:
             running: dict[tuple[str, ...], bool] = {}
             for store in self.tasks.values():
@@ -251,7 +240,7 @@ class Cluster:
                         pods = [pod.value.manifest or {} for pod in self.pods.by("owner", item.uid)]
                         ended = _finished_at_s([item.value.manifest or {}], pods) is not None
                         running[item.value.owner, *key] = ended or running.get((item.value.owner, *key), False)
-            return sum(not ended for ended in running.values()) + sum(self._starting.values())
+            return Counter(owner for (owner, *_), ended in running.items() if not ended)
 
     def on_node(self, name: str) -> tuple[Node, list[Pod], dict[ModuleRef, str], frozenset[str]] | None:
         """Return a node, our pods on it, every Module's uid, and every kernel; None where the node is gone."""

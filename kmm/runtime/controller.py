@@ -12,8 +12,9 @@ from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from kmm.api.metadata import PREFIX
+from kmm.contract import ModuleRef
 from kmm.core import names
-from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, SetStatus
+from kmm.core.actions import Action, Announce, LabelNode, Plan, Probe, SetStatus
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
@@ -73,7 +74,6 @@ class Controller:
         self._cluster, self._hands, self._references = cluster, hands, references
         self._masks, self._observers, self._metrics = masks, observers, metrics
         self._written: dict[Key, Written] = {}
-        self._queued: set[Key] = set()  # Modules that wait for a slot
         # Each is told the uid of a Module that is gone.
         self.forgetters: list[Callable[[str], None]] = [cluster.forget, references.forget]
         self._threads = [
@@ -194,8 +194,7 @@ class Controller:
                     self._add_rested(pod.value.node)
 
     def _heard_of_task(self, _before: Item[OwnedObject] | None, _after: Item[OwnedObject] | None) -> None:
-        for key in tuple(self._queued):  # it may have made room
-            self._add(*key)
+        self._call()  # it may have made room
 
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
         lost = before is not None and _counts(before.value) and not (after and _counts(after.value))
@@ -243,7 +242,7 @@ class Controller:
         if controller == FOR_NODES:
             self._reconcile_node(key, name)
         else:
-            self._reconcile_module(key, namespace, name)
+            self._reconcile_module(key, ModuleRef(namespace=namespace, name=name))
 
     def _reconcile_node(self, key: Key, name: str) -> None:
         found = self._cluster.on_node(name)
@@ -255,24 +254,33 @@ class Controller:
             plan = Plan(actions=tuple(urgent for each in plan.actions if (urgent := _urgent(each))))
         self._carry_out(key, plan, None, 0)
 
-    def _reconcile_module(self, key: Key, namespace: str, name: str) -> None:
-        subject = self._cluster.subject(namespace, name)
+    def _reconcile_module(self, key: Key, module: ModuleRef) -> None:
+        waits = False
+        try:
+            waits = self._bring_on(key, module)
+        finally:
+            # Whoever cannot be brought on holds no slot back.
+            if not waits and self._cluster.slots.leave(module):
+                self._call()
+
+    def _bring_on(self, key: Key, module: ModuleRef) -> bool:
+        """Do what there is to do for a Module; return whether it waits for a slot."""
+        subject = self._cluster.subject(module.namespace, module.name)
         if subject is None:
             self._written.pop(key, None)
-            self._queued.discard(key)
-            return
+            return False
         if not self._references.follow(subject):
             self.queue.add_after(key, _UNSYNCED_S, _MODULES)
-            return
+            return False
         referred = self._references.read(subject)
-        item = self._cluster.modules.get(namespace, name)
+        item = self._cluster.modules.get(*key[1:])
         seen = item.version if item else 0
-        view = self._cluster.view(subject, referred, partial(self._masks.mask, namespace, referred.hidden))
+        view = self._cluster.view(subject, referred, partial(self._masks.mask, module.namespace, referred.hidden))
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
-        if (starts := _starts(plan)) and not self._cluster.reserve(subject, starts):
-            plan = plan_module(subject, replace(view, build_slots=0), self._cluster.catalog, now_s)
-        (self._queued.add if plan.queued else self._queued.discard)(key)
+        while plan.starts and not self._cluster.slots.reserve(subject, plan.starts):
+            view = replace(view, build_slots=self._cluster.slots.left(subject))
+            plan = plan_module(subject, view, self._cluster.catalog, now_s)
         if view.taken:
             self._cluster.retry_names(subject.uid)
             self.queue.add_after(key, self._pace.taken_s, _MODULES)
@@ -280,14 +288,23 @@ class Controller:
         if key not in self._written and any(isinstance(action, Probe) for action in plan.actions):
             self._written[key] = Written(at_s=time.monotonic(), rest_s=self._pace.asking_s)
         if writes and self._too_soon(key, _MODULES):
-            kept = tuple(each for each in plan.actions if not _of_status(each))
-            plan = Plan(actions=kept, wake_at_s=plan.wake_at_s)
+            plan = replace(plan, actions=tuple(each for each in plan.actions if not _of_status(each)))
         try:
             self._carry_out(key, plan, subject, seen)
         finally:
-            self._cluster.release(subject)
+            if plan.starts:
+                self._cluster.slots.release(subject)
+                self._call()
         if plan.wake_at_s is not None:
             self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
+        if plan.queued and (again_s := self._cluster.slots.wait(subject, view.build_slots - plan.starts)) is not None:
+            self.queue.add_after(key, again_s, _MODULES)
+        return plan.queued
+
+    def _call(self) -> None:
+        """Look again at the Modules that wait for a slot, where one is free."""
+        for module in self._cluster.slots.called():
+            self._add(FOR_MODULES, module.namespace, module.name)
 
     def _too_soon(self, key: Key, lane: int) -> bool:
         """Whether a key was written a moment ago; then it comes again when it may be."""
@@ -345,17 +362,6 @@ def _is_refusal(error: KmmError) -> bool:
         and HTTPStatus.BAD_REQUEST <= error.code < HTTPStatus.INTERNAL_SERVER_ERROR
         and error.code != HTTPStatus.TOO_MANY_REQUESTS
     )
-
-
-def _starts(plan: Plan) -> int:
-    """Return how many builds and signatures a plan starts."""
-    started = set()
-    for each in plan.actions:
-        if isinstance(each, Create):
-            meta = each.manifest["metadata"]
-            if job_type := meta.get("labels", {}).get(names.JOB_TYPE):
-                started.add((job_type, meta["annotations"].get(names.VERBATIM_KERNEL)))
-    return len(started)
 
 
 def _of_status(action: Action) -> bool:

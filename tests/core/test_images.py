@@ -299,7 +299,12 @@ def test_nothing_is_started_from_an_answer_that_is_too_old(how):
     answers = {asked(): Missing(), asked(TEMPORARY): Missing()}
     step = plan(how, answers=answers, stale=frozenset({asked()}))
     assert (step.reason, step.actions, step.starts) == (Reason.CHECKING_IMAGE, (Probe(question=asked()),), 0)
-    assert plan(how, answers=answers).starts == 1
+    assert step.queued, "it keeps its place"
+    fresh = plan(how, answers=answers)
+    assert (fresh.starts, fresh.queued) == (1, False)
+    # What finds no slot is not asked for before its turn.
+    waiting = plan(how, answers=answers, stale=frozenset({asked()}), build_slots=0)
+    assert (waiting.reason, waiting.actions, waiting.queued) == (Reason.BUILD_QUEUED, (), True)
     # What runs goes on, whatever was said when it began.
     running = task(created(plan(how, answers=answers)), State.RUNNING)
     step = plan(how, answers=answers, tasks=[running], stale=frozenset({asked()}))
@@ -1022,10 +1027,19 @@ def test_what_finds_no_slot_is_queued(how):
     assert plan(how, build_slots=1).starts == 1
 
 
+def test_a_repetition_is_asked_for_once_more_and_loses_no_count_meanwhile():
+    failed = task(started(BUILD), State.FAILED, ago_s=60, message="why")
+    evidence = asked(evidence="task-uid")
+    step = plan(BUILD, tasks=[failed], answers={evidence: Missing()}, stale=frozenset({evidence}))
+    assert (step.actions, step.attempts, step.last_failure_s) == ((Probe(question=evidence),), 1, NOW_S - 60)
+    assert (step.starts, step.queued, step.message) == (0, True, "why")
+
+
 def test_a_repetition_that_finds_no_slot_starts_nothing_and_loses_no_count():
     failed = task(started(BUILD), State.FAILED, ago_s=LONG_S, message="why")
     step = plan(BUILD, tasks=[failed], build_slots=0)
     assert (of(step, Create), of(step, Delete), step.starts, step.attempts) == ([], [], 0, 1)
+    assert step.queued
     assert step.message == "why; as many builds and signatures run as may at once"
 
 

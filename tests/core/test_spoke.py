@@ -12,7 +12,7 @@ from kmm.api.schema import load
 from kmm.catalog import Catalog, Plugin, build_catalog
 from kmm.contract import CERTIFICATE_ANNOTATION, Finding, Kind, ModuleRef, Progress, State
 from kmm.core import names
-from kmm.core.actions import Announce, Create, Delete, SetStatus
+from kmm.core.actions import Announce, Create, Delete, Probe, SetStatus
 from kmm.core.images import learn
 from kmm.core.reasons import Reason
 from kmm.core.spoke import plan_module
@@ -361,6 +361,20 @@ def test_a_plan_says_whether_it_waits_for_a_slot_though_the_image_is_loaded_mean
     made = plan(of, replace(seen, daemon_sets=(ready,), answers=answers), catalog)
     assert (made.queued, [each.kind.kind for each in others(made)]) == (not slots, ["Job"] * slots)
     assert status_of(made)["kernels"][0]["reason"] == Reason.LOADED
+
+
+def test_of_many_that_wait_no_more_are_asked_for_again_than_there_are_slots():
+    kernels = [f"6.{number}.0" for number in range(9)]
+    answers = missing(*kernels)
+    files = {"d": ("dockerfile", "FROM a")}
+    seen = view(kernels=dict.fromkeys(kernels, 1), dockerfiles=files, answers=answers, stale=frozenset(answers))
+    made = plan(subject(spec=spec(BUILDS)), replace(seen, build_slots=2), with_builder())
+    assert [each.question.image for each in made.actions if isinstance(each, Probe)] == [
+        f"r.example.com/a:{kernel}" for kernel in kernels[:2]
+    ]
+    assert (made.starts, made.queued) == (0, True)
+    fresh = plan(subject(spec=spec(BUILDS)), replace(seen, build_slots=2, stale=frozenset()), with_builder())
+    assert (fresh.starts, fresh.queued) == (2, True)
 
 
 def test_two_kernels_with_one_image_name_never_have_two_pushers():
