@@ -421,7 +421,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         for end in deletes(task, "a later attempt has replaced it")
     )
     if not _is_over(last):
-        return ImageStep(
+        step = ImageStep(
             phase=Phase.WAITING,
             reason=under_way,
             message=last.progress.message,
@@ -429,6 +429,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
             attempts=last.attempt - 1,
             inputs=job.inputs,
         )
+        return _made_whole(step, subject, job, last, view) if last.lacking else step
     finished_at_s = last.finished_at_s or 0.0
     due_s = finished_at_s + back_off_s(last.attempt)
     succeeded = last.progress.state is State.SUCCEEDED
@@ -474,37 +475,9 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
             inputs=job.inputs,
             queued=True,
         )
-    name = names.task_name(subject.ref.name, job.type, names.digest(subject.uid, job.inputs, job.kernel), attempt)
-    rendered = [
-        (name if index == 0 else f"{name}-{index}", kind, manifest)
-        for index, (kind, manifest) in enumerate(_kinds(job))
-    ]
-    if name := next((each for each, _, _ in rendered if each in view.taken), ""):
-        return ImageStep(
-            phase=Phase.BLOCKED,
-            reason=Reason.NAME_TAKEN,
-            message=f'an object named "{name}" exists that is not of this Module: delete it',
-            inputs=job.inputs,
-        )
-    labels = {
-        names.MODULE_NAME: subject.ref.name,
-        names.TARGET_KERNEL: names.kernel_label_values({*view.kernels, job.kernel})[job.kernel],
-        names.JOB_TYPE: job.type,
-    }
-    annotations = {
-        names.VERBATIM_KERNEL: job.kernel,
-        names.INPUTS: job.inputs,
-        names.ATTEMPT: str(attempt),
-        names.PROVIDER: job.renderer,
-    }
-    creates = tuple(
-        Create(
-            kind=kind,
-            manifest=finished_task(manifest, subject, each, labels, annotations),
-            reason=f"{job.image} is missing",
-        )
-        for each, kind, manifest in rendered
-    )
+    creates = _creates(subject, job, attempt, view)
+    if taken := _taken(creates, job, view):
+        return taken
     started, under_way = (
         (Reason.BUILD_STARTED, Reason.BUILDING) if job.type == BUILD else (Reason.SIGN_STARTED, Reason.SIGNING)
     )
@@ -520,8 +493,57 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
     )
 
 
-def _kinds(job: _Job) -> Iterable[tuple[Kind, Manifest]]:
-    return [(kind_of(manifest, job.owns), manifest) for manifest in job.render()]
+def _made_whole(step: ImageStep, subject: Subject, job: _Job, task: Task, view: View) -> ImageStep:
+    """Create what is missing of an attempt: whoever made it may have died on the way."""
+    creates = _creates(subject, job, task.attempt, view)
+    there = {(each.kind, each.name) for each in (task, *task.beside)}
+    if not there <= {(each.kind, each.name) for each in creates}:
+        ends = deletes(task, "some of it is missing, and it would be made of other objects now")
+        return replace(step, actions=tuple(ends))
+    missing = tuple(each for each in creates if (each.kind, each.name) not in there)
+    if taken := _taken(missing, job, view):
+        return replace(taken, attempts=step.attempts)
+    return replace(step, actions=(*step.actions, *missing))
+
+
+def _creates(subject: Subject, job: _Job, attempt: int, view: View) -> tuple[Create, ...]:
+    """Return the creates of all that makes an attempt; each can be made again without harm."""
+    rendered = [(kind_of(manifest, job.owns), manifest) for manifest in job.render()]
+    name = names.task_name(subject.ref.name, job.type, names.digest(subject.uid, job.inputs, job.kernel), attempt)
+    labels = {
+        names.MODULE_NAME: subject.ref.name,
+        names.TARGET_KERNEL: names.kernel_label_values({*view.kernels, job.kernel})[job.kernel],
+        names.JOB_TYPE: job.type,
+    }
+    annotations = {
+        names.VERBATIM_KERNEL: job.kernel,
+        names.INPUTS: job.inputs,
+        names.ATTEMPT: str(attempt),
+        names.PROVIDER: job.renderer,
+    }
+    if len(rendered) > 1:
+        annotations[names.OBJECTS] = str(len(rendered))
+    return tuple(
+        Create(
+            kind=kind,
+            manifest=finished_task(manifest, subject, f"{name}-{index}" if index else name, labels, annotations),
+            reason=f"{job.image} is missing",
+        )
+        for index, (kind, manifest) in enumerate(rendered)
+    )
+
+
+def _taken(creates: Iterable[Create], job: _Job, view: View) -> ImageStep | None:
+    """Where a stranger's object has one of these names: nothing is touched."""
+    name = next((each.name for each in creates if each.name in view.taken), "")
+    if not name:
+        return None
+    return ImageStep(
+        phase=Phase.BLOCKED,
+        reason=Reason.NAME_TAKEN,
+        message=f'an object named "{name}" exists that is not of this Module: delete it',
+        inputs=job.inputs,
+    )
 
 
 class InputMissingError(SpecError):

@@ -23,6 +23,7 @@ VERBATIM_KERNEL = f"{PREFIX}kernel"
 ATTEMPT = f"{PREFIX}attempt"
 INPUTS = f"{PREFIX}inputs"
 PROVIDER = f"{PREFIX}provider"
+OBJECTS = f"{PREFIX}objects"  # how many make an attempt, where it is more than one
 HELD_BY_THE_GO_OPERATOR = f"{PREFIX}node-labeler"  # its finalizer on pods
 CERTIFICATE = f"{PREFIX}certificate"
 

@@ -11,7 +11,7 @@ from kmm.api.module import ModuleSpec
 from kmm.contract import Finding, Kind, Manifest, ModuleRef, Progress, Tls
 from kmm.core import names
 
-_DIGITS = 7  # of an attempt's number: more were not written by us
+_DIGITS = 7  # of a number in an annotation: more were not written by us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +92,21 @@ class Task(Owned):
     @property
     def attempt(self) -> int:
         """Which attempt it is, from 1."""
-        given = self.annotations.get(names.ATTEMPT, "1")
-        return int(given) if given.isascii() and given.isdigit() and len(given) < _DIGITS else 1
+        return self._number(names.ATTEMPT)
 
     @property
     def inputs(self) -> str:
         """Hash of all that went into it."""
         return self.annotations.get(names.INPUTS, "")
+
+    @property
+    def lacking(self) -> bool:
+        """Whether something that was rendered for it is not there: never created, or deleted by somebody."""
+        return self._number(names.OBJECTS) > 1 + len(self.beside)
+
+    def _number(self, annotation: str) -> int:
+        given = self.annotations.get(annotation, "1")
+        return int(given) if given.isascii() and given.isdigit() and len(given) < _DIGITS else 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

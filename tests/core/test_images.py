@@ -21,6 +21,7 @@ from kmm.core.view import (
     KernelNodes,
     Missing,
     Operator,
+    Owned,
     Pod,
     Present,
     Question,
@@ -560,18 +561,59 @@ def test_what_a_renderer_says_of_names_labels_and_owners_counts_for_nothing():
     assert metadata["annotations"][f"{PREFIX}attempt"] == "1"
 
 
-def test_a_task_of_two_objects_is_not_taken_for_two_attempts():
-    objects = [
-        {"apiVersion": "v1", "kind": "ConfigMap", "data": {}},
-        {"apiVersion": "batch/v1", "kind": "Job", "spec": {}},
-    ]
-    makers = maker(renderer=Fake(owns=(JOB, CONFIG_MAP), makes=objects))
+def of_two(*kinds: str) -> Makers:
+    """Return makers of tasks that are two objects."""
+    versions = {"Job": "batch/v1", "ConfigMap": "v1"}
+    objects = [{"apiVersion": versions[kind], "kind": kind, "spec": {}} for kind in kinds]
+    return maker(renderer=Fake(owns=(JOB, CONFIG_MAP), makes=objects))
+
+
+def halves(makers: Makers) -> tuple[Task, Owned]:
+    """Return what is rendered for a task of two objects, as the cluster has it."""
+    first, second = (
+        task(create, State.RUNNING, uid=f"uid-{index}")
+        for index, create in enumerate(of(plan(BUILD, makers=makers), Create))
+    )
+    return first, Owned(kind=second.kind, name=second.name, uid=second.uid, annotations=second.annotations)
+
+
+@pytest.mark.parametrize("kinds", [("ConfigMap", "Job"), ("Job", "ConfigMap")])
+def test_a_task_of_two_objects_is_one_attempt(kinds):
+    makers = of_two(*kinds)
     creates = of(plan(BUILD, makers=makers), Create)
-    assert [each.kind for each in creates] == [CONFIG_MAP, JOB]
+    assert [each.kind.kind for each in creates] == list(kinds)
     assert len({each.name for each in creates}) == 2
-    tasks = [task(each, State.RUNNING, uid=f"uid-{index}") for index, each in enumerate(creates)]
-    step = plan(BUILD, makers=makers, tasks=tasks)
-    assert (step.reason, step.actions) == (Reason.BUILDING, ())
+    first, second = halves(makers)
+    step = plan(BUILD, makers=makers, tasks=[dataclasses.replace(first, beside=(second,))])
+    assert (step.reason, step.actions, step.starts) == (Reason.BUILDING, (), 0)
+
+
+@pytest.mark.parametrize("kinds", [("ConfigMap", "Job"), ("Job", "ConfigMap")])
+@pytest.mark.parametrize("lost", [0, 1])
+def test_what_is_missing_of_an_attempt_is_created_again_and_only_that(kinds, lost):
+    makers = of_two(*kinds)
+    creates = of(plan(BUILD, makers=makers), Create)
+    there = task(creates[1 - lost], State.PENDING)
+    step = plan(BUILD, makers=makers, tasks=[there], build_slots=0)
+    assert (step.reason, step.starts, step.actions) == (Reason.BUILDING, 0, (creates[lost],))
+    stranger = plan(BUILD, makers=makers, tasks=[there], taken=frozenset({creates[lost].name}))
+    assert (stranger.phase, stranger.reason, stranger.actions) == (Phase.BLOCKED, Reason.NAME_TAKEN, ())
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
+def test_of_an_attempt_that_is_over_nothing_is_created_again(state):
+    makers = of_two("ConfigMap", "Job")
+    job = task(of(plan(BUILD, makers=makers), Create)[1], state)
+    assert of(plan(BUILD, makers=makers, tasks=[job]), Create) == []
+
+
+def test_an_attempt_that_is_not_whole_and_would_be_of_other_objects_now_is_deleted():
+    half, _ = halves(of_two("ConfigMap", "Job"))
+    earlier = task(started(BUILD), State.FAILED, uid="earlier", attempt=0)
+    step = plan(BUILD, makers=of_two("Job", "ConfigMap"), tasks=[half, earlier])
+    assert (deleted(step), of(step, Create)) == (["uid-0"], [])
+    # What is whole is not rendered again: another version of its renderer changes nothing.
+    assert plan(BUILD, makers=maker(), tasks=[task(started(BUILD), State.RUNNING)]).actions == ()
 
 
 # ── Build, then sign ──────────────────────────────────────────────────────────────────────────────────────────

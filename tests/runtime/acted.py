@@ -64,9 +64,9 @@ class Maker:
         return [{"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 0, "template": template}}]
 
     def observe(self, objects, pods):
-        if over(objects[0]):
+        if any(map(over, objects)):
             return Progress(state=State.SUCCEEDED)
-        if over(objects[0], "Failed"):
+        if any(over(each, "Failed") for each in objects):
             return Progress(state=State.FAILED, message=self.says)
         return Progress(state=State.RUNNING)
 

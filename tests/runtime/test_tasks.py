@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from functools import partial
 
 import pytest
 from apiserver.client import eventually
-from apiserver.samples import a_module, core, modules
+from apiserver.samples import a_module, core, jobs, modules
 from runtime.acted import (
     DIGEST,
     IMAGE,
@@ -25,9 +26,12 @@ from runtime.acted import (
     spec,
     state,
 )
-from runtime.conftest import CONFIG, NAMESPACE
+from runtime.conftest import ALONE, CONFIG, NAMESPACE
 
 from kmm.contract import Kind
+from kmm.embedded.fault import Fault
+from kmm.embedded.fault import Kind as Fails
+from kmm.runtime.transport import Unreachable
 
 
 def test_an_image_that_is_there_is_loaded_whoever_made_it(made, registry):
@@ -364,3 +368,56 @@ def test_what_was_rendered_beside_a_task_goes_with_it(made, maker, order):
         return [each["metadata"]["name"] for each in found if each["metadata"]["name"].startswith("m-build")]
 
     eventually(lambda: not world.jobs() and not left())
+
+
+@pytest.mark.embedded_only("a builder of two kinds needs more rights")
+@pytest.mark.parametrize("order", ["the Job first", "the ConfigMap first"])
+@pytest.mark.parametrize("how", ["it dies", "it is refused", "somebody deletes it"])
+def test_what_is_missing_of_a_task_is_made(made, maker, order, how):
+    beside = Kind(api_version="v1", kind="ConfigMap", plural="configmaps")
+    maker.owns = (JOB, beside)
+    alone = maker.render
+    extra = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}}
+    steps = 1 if order == "the Job first" else -1
+    maker.render = lambda request: [*alone(request), extra][::steps]
+    second = "configmaps" if order == "the Job first" else "jobs"
+    world = made()
+    (app,) = world.apps
+
+    def maps():
+        found = world.api.get(core(NAMESPACE, "configmaps")).body["items"]
+        return [each["metadata"]["name"] for each in found if each["metadata"]["name"].startswith("m-build")]
+
+    dead = threading.Event()
+
+    def dies(method, path):
+        if dead.is_set() or (method == "POST" and path.endswith(second)):
+            dead.set()
+            raise Unreachable("it is dead")
+
+    if how == "it dies":
+        app.transport.sent = dies
+    if how == "it is refused":
+        world.cluster.faults.add(Fault(kind=Fails.REFUSE, verbs=("create",), resource=second, user=world.user))
+    post(world, **build("run"))
+    if how == "it dies":
+        eventually(dead.is_set)
+        app.stop()
+        assert len(maps()) + len(world.jobs()) == 1
+        world.operator(ALONE)
+    eventually(lambda: len(maps()) == len(world.jobs()) == 1)
+    if how == "somebody deletes it":
+        (job,) = world.jobs()
+        gone = (
+            f"{jobs(NAMESPACE)}/{job['metadata']['name']}"
+            if second == "jobs"
+            else f"{core(NAMESPACE, second)}/{maps()[0]}"
+        )
+        assert world.api.delete(gone, {"propagationPolicy": "Background"}).code == 200
+        eventually(lambda: len(maps()) == len(world.jobs()) == 1)
+    eventually(lambda: state(world) == ("Building", 0))
+    world.quiet()
+    assert attempts(world) == ["1"]
+    change(world, **build())
+    eventually(world.ready)
+    eventually(lambda: not world.jobs() and not maps())
