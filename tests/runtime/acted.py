@@ -17,6 +17,7 @@ from kmm.contract import (
     ImageInfo,
     Kind,
     Progress,
+    SignRequest,
     State,
     Unavailable,
 )
@@ -41,14 +42,18 @@ def pushes(job: Mapping[str, Any]) -> str:
 
 
 class Maker:
-    """Renders a Job that pushes an image; `params.outcome` says how it ends."""
+    """Renders a Job that pushes an image; `params.outcome` says how it ends. `requests`: what it was asked for."""
 
     name = "maker"
     owns = (JOB,)
     requires = ()
     says = "it came to nothing"
 
+    def __init__(self) -> None:
+        self.requests: list[BuildRequest | SignRequest] = []
+
     def render(self, request):
+        self.requests.append(request)
         if isinstance(request, BuildRequest):
             recorded = f"{INPUTS_ANNOTATION}={request.inputs}"
         else:
@@ -118,17 +123,17 @@ def catalog(maker: Maker, registry: Registry) -> Catalog:
 # ── What the tests do in such a world ─────────────────────────────────────────────────────────────────────────
 
 
-def dockerfile(world, text):
+def dockerfile(world, text, name="d"):
     path = core(NAMESPACE, "configmaps")
-    body = {"metadata": {"name": "d"}, "data": {"dockerfile": text}}
-    if world.api.get(f"{path}/d").code == 200:
-        assert world.api.patch(f"{path}/d", body).code == 200
+    body = {"metadata": {"name": name}, "data": {"dockerfile": text}}
+    if world.api.get(f"{path}/{name}").code == 200:
+        assert world.api.patch(f"{path}/{name}", body).code == 200
     else:
         assert world.api.post(path, body).code == 201
 
 
-def build(outcome=""):
-    return {"build": {"dockerfileConfigMap": {"name": "d"}, "params": {"outcome": outcome}}}
+def build(outcome="", **more):
+    return {"build": {"dockerfileConfigMap": {"name": "d"}, "params": {"outcome": outcome}, **more}}
 
 
 def sign(outcome="", **more):
@@ -136,31 +141,30 @@ def sign(outcome="", **more):
     return {"sign": {**secrets, "params": {"outcome": outcome}, **more}}
 
 
-def spec(**tasks):
-    return {
-        "moduleLoader": {
-            "container": {
-                "modprobe": {"moduleName": "m"},
-                "kernelMappings": [
-                    {
-                        "regexp": ".*",
-                        "containerImage": "registry.example.com/m:${KERNEL_FULL_VERSION}",
-                        **tasks,
-                    }
-                ],
-            }
-        }
-    }
+def spec(**mapping):
+    """Return a specification with one mapping for all kernels."""
+    mapping = {"regexp": ".*", "containerImage": f"{HOST}/m:${{KERNEL_FULL_VERSION}}", **mapping}
+    return {"moduleLoader": {"container": {"modprobe": {"moduleName": "m"}, "kernelMappings": [mapping]}}}
 
 
-def post(world, name="m", **tasks):
-    answer = world.api.post(modules(NAMESPACE), a_module(name, **spec(**tasks)))
+def post(world, name="m", **mapping):
+    answer = world.api.post(modules(NAMESPACE), a_module(name, **spec(**mapping)))
     assert answer.code == 201, answer.body
 
 
-def change(world, **tasks):
-    answer = world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": spec(**tasks)})
+def change(world, **mapping):
+    answer = world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": spec(**mapping)})
     assert answer.code == 200, answer.body
+
+
+def secret(world, name, data, kind="Opaque"):
+    """Make a Secret, or give one other contents."""
+    path = core(NAMESPACE, "secrets")
+    body = {"metadata": {"name": name}, "stringData": data, "type": kind}
+    if world.api.get(f"{path}/{name}").code == 200:
+        assert world.api.patch(f"{path}/{name}", body).code == 200
+    else:
+        assert world.api.post(path, body).code == 201
 
 
 def state(world):
