@@ -107,32 +107,6 @@ def test_a_task_that_has_failed_is_kept_until_an_input_changes(made):
     assert failed["metadata"]["uid"] not in {each["metadata"]["uid"] for each in world.jobs()}
 
 
-def test_a_task_that_fails_is_tried_again_and_its_count_is_never_lost(made, monkeypatch):
-    monkeypatch.setattr("kmm.core.images.BACK_OFF_S", 1.0)
-    world = made()
-    post(world, **build("fail"))
-    eventually(lambda: state(world)[1] >= 1)
-    eventually(lambda: attempts(world) == ["2"], "then the first is deleted")
-    app = world.apps[0]
-    app.stop()
-    world.operator()
-    eventually(lambda: attempts(world) == ["3"], "it is counted by what there is")
-    eventually(lambda: state(world) == ("BuildFailed", 3))
-
-
-def test_a_signature_that_fails_never_starts_a_build(made, registry, monkeypatch):
-    monkeypatch.setattr("kmm.core.images.BACK_OFF_S", 1.0)
-    world = made()
-    post(world, **build(), **sign("fail"))
-    eventually(lambda: state(world)[0] == "SignFailed")
-    registry.images.pop(TEMPORARY)
-    eventually(lambda: state(world)[1] >= 3)
-    built = [each["metadata"] for each in world.jobs() if each["metadata"]["labels"][f"{P}job-type"] == "build"]
-    assert [each["annotations"][f"{P}attempt"] for each in built] == ["1"]
-    begun = [each for each in world.entries() if (each.verb, each.resource, each.code) == ("create", "jobs", 201)]
-    assert len(begun) >= 4
-
-
 def test_a_dockerfile_that_changes_ends_the_build_first_and_then_starts_it_again(made):
     world = made()
     post(world, **build("run"))
