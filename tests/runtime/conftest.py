@@ -34,11 +34,12 @@ from kmm.runtime.transport import connect
 CONFIG = dataclasses.replace(
     Config(), operator_namespace=NAMESPACE, metrics_address="127.0.0.1:0", health_address="127.0.0.1:0"
 )
+# The lease is not lost where the machine is too busy to renew it for a while: a process would be started again then.
 QUICK = Options(
-    terms=Terms(duration_s=3, renew_s=2, retry_s=0.2),
+    terms=Terms(duration_s=60, renew_s=40, retry_s=0.2),
     pace=Pace(workers=4, node_every_s=0.05, status_every_s=0.05, taken_s=0.2),
 )
-# Its lease is not lost where the machine is too busy to renew it in time.
+# It need not wait for the lease of one that died.
 ALONE = dataclasses.replace(QUICK, elect=False)
 
 
