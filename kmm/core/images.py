@@ -73,7 +73,10 @@ class Makers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Job:
-    """One thing to make: from what, into which image, and how to render an attempt at it."""
+    """One thing to make: from what, into which image, and how to render an attempt at it.
+
+    `warning`: what the user should know of it, and may not expect.
+    """
 
     type: str
     kernel: str
@@ -82,6 +85,7 @@ class _Job:
     renderer: str
     owns: tuple[Kind, ...]
     render: Callable[[], Sequence[Manifest]]
+    warning: str = ""
 
 
 def back_off_s(attempt: int) -> float:
@@ -325,7 +329,14 @@ def _build_job(
         renderer=builder.name,
         owns=tuple(builder.owns),
         render=lambda: render(builder, request, subject.ref.namespace),
+        warning=_of_arguments(build),
     )
+
+
+def _of_arguments(build: BuildInputs) -> str:
+    if not build.unused:
+        return ""
+    return f"the value that buildArgs give to {', '.join(build.unused)} is not used: the operator sets it"
 
 
 def _inputs_of_build(build: BuildInputs, request: BuildRequest, builder: str, digests: dict[str, str]) -> str:
@@ -482,7 +493,8 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
         (Reason.BUILD_STARTED, Reason.BUILDING) if job.type == BUILD else (Reason.SIGN_STARTED, Reason.SIGNING)
     )
     again = f" (attempt {attempt})" if attempt > 1 else ""
-    say = Announce(reason=started, message=f"{job.renderer} makes {job.image} for the kernel {job.kernel}{again}")
+    message = f"{job.renderer} makes {job.image} for the kernel {job.kernel}{again}; {job.warning}".removesuffix("; ")
+    say = Announce(reason=started, message=message, warning=bool(job.warning))
     return ImageStep(
         phase=Phase.WAITING,
         reason=under_way,

@@ -33,10 +33,11 @@ _A_PATH = re.compile(r"[!-.0-9;-~]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildInputs:
-    """How to build, merged and with its variables replaced."""
+    """How to build, merged and with its variables replaced. `unused`: the user's arguments that ours win over."""
 
     config_map: str | None
     args: tuple[BuildArg, ...]
+    unused: tuple[str, ...] = ()
     secrets: tuple[str, ...]
     base_tls: Tls
     selector: Mapping[str, str]
@@ -192,6 +193,7 @@ def _build(default: Build | None, own: Build | None, module: ModuleRef, kernel: 
     return BuildInputs(
         config_map=build.dockerfile_config_map.name,
         args=tuple(BuildArg(name=name, value=value) for name, value in (users | injected).items()),
+        unused=tuple(name for name in INJECTED_ARGS if name in users),
         secrets=tuple(secret.name for secret in build.secrets if secret.name),
         base_tls=_tls(build.base_image_registry_tls),
         selector=build.selector,

@@ -218,6 +218,10 @@ class Reason(StrEnum):
         About.IMAGE,
         "A build of the image was started.",
         "The registry does not have it, and the mapping says how to build it.",
+        (
+            "nothing, but where its event is a warning: the operator sets the build arguments that it names itself, "
+            "so take them out of buildArgs, or call yours otherwise."
+        ),
     )
     BUILDING = (
         "Building",

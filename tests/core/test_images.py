@@ -404,6 +404,16 @@ def test_a_start_is_announced_with_what_is_made_by_whom(how, reason):
     assert KERNEL in said.message
 
 
+def test_a_user_whose_argument_ours_wins_over_is_warned():
+    arguments = [{"name": "A", "value": "1"}, {"name": "MOD_NAME", "value": "2"}, {"name": "KERNEL_VERSION"}]
+    build = {**BUILD["build"], "buildArgs": arguments}
+    (said,) = of(plan({"build": build}), Announce)
+    assert (said.reason, said.warning) == (Reason.BUILD_STARTED, True)
+    assert said.message.endswith(
+        "; the value that buildArgs give to KERNEL_VERSION, MOD_NAME is not used: the operator sets it"
+    )
+
+
 def test_the_kernel_is_verbatim_in_the_annotation_and_safe_in_label_and_image():
     kernel = "6.1.0_rc1~x+"
     create = started(BUILD, kernel=kernel)

@@ -304,6 +304,7 @@ def test_the_injected_build_arguments_win_over_a_users():
         "KERNEL_FULL_VERSION": KERNEL,
         "x": "wrong",
     }
+    assert found.unused == ("KERNEL_VERSION", "KERNEL_FULL_VERSION", "MOD_NAME", "MOD_NAMESPACE")
 
 
 def test_a_tag_over_128_characters_is_an_error_of_that_kernel_only():

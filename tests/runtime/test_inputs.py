@@ -243,3 +243,6 @@ def test_a_builder_is_told_of_which_kernel_and_module_whatever_the_user_says(mad
     }
     assert (request.base_tls, request.push_tls) == (Tls(insecure=True), Tls(skip_verify=True))
     assert request.dockerfile == "FROM scratch"
+    eventually(lambda: "BuildStarted" in world.events())
+    said = world.events()["BuildStarted"]
+    assert (said["type"], "KERNEL_VERSION is not used" in said["message"]) == ("Warning", True)
