@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from dataclasses import replace
 from functools import partial
@@ -22,6 +24,7 @@ from runtime.acted import (
     nothing_left,
     over,
     post,
+    secret,
     sign,
     spec,
     state,
@@ -31,6 +34,8 @@ from runtime.conftest import ALONE, CONFIG, NAMESPACE
 from kmm.contract import Kind
 from kmm.embedded.fault import Fault
 from kmm.embedded.fault import Kind as Fails
+from kmm.embedded.program import Exit, idle
+from kmm.job import observe_job
 from kmm.runtime.transport import Unreachable
 
 
@@ -261,6 +266,49 @@ def test_what_a_task_says_of_a_secret_is_masked(made, maker):
     assert world.condition()["message"].endswith("it was run with ***, that is ***")
     eventually(lambda: "BuildFailed" in world.events())
     assert "secret" not in str(world.events())
+
+
+QUOTING = {
+    "a build's Secret": (build(secrets=[{"name": "token"}]), "BuildFailed"),
+    "the push Secret": (build(), "BuildFailed"),
+    "a signing key": (sign(unsignedImage="registry.example.com/unsigned:1"), "SignFailed"),
+}
+
+
+@pytest.mark.embedded_only("kwok's containers say nothing")
+@pytest.mark.parametrize("whose", QUOTING)
+def test_why_a_task_failed_is_what_its_container_said_last_and_no_secret(made, maker, caplog, whose):
+    mapping, reason = QUOTING[whose]
+    hidden = "hunter2-hunter2"
+
+    async def program(run):
+        if run.container["name"] == "make":
+            return Exit(code=3, output=f"with {hidden}:\ncannot log in\n")
+        return await idle(run)
+
+    caplog.set_level(logging.DEBUG)
+    maker.observe = observe_job
+    world = made(program=program)
+    secret(world, "token", {"token": hidden})
+    secret(world, "key", {"key": hidden})
+    login = json.dumps({"auths": {"registry.example.com": {"username": "robot", "password": hidden}}})
+    secret(world, "push", {".dockerconfigjson": login}, "kubernetes.io/dockerconfigjson")
+    more = {"imageRepoSecret": {"name": "push"}} if whose == "the push Secret" else {}
+    answer = world.api.post(modules(NAMESPACE), a_module(**spec(**mapping), **more))
+    assert answer.code == 201, answer.body
+    eventually(lambda: state(world) == (reason, 1))
+    said = world.kernel("6.0.0")["message"]
+    assert "***" in said
+    assert "cannot log in" in said
+    eventually(lambda: reason in world.events())
+    eventually(lambda: said in world.condition()["message"])
+    assert said in world.events()[reason]["message"]
+    world.apps[0].stop()
+    world.operator(ALONE)
+    world.quiet()
+    assert world.kernel("6.0.0")["message"] == said, "nor does the next operator say more"
+    assert hidden not in json.dumps([world.module(), *world.events().values()])
+    assert hidden not in caplog.text
 
 
 # ── Several Modules, several objects ──────────────────────────────────────────────────────────────────────────
