@@ -39,7 +39,7 @@ QUICK = Options(
     terms=Terms(duration_s=60, renew_s=40, retry_s=0.2),
     pace=Pace(workers=4, node_every_s=0.05, status_every_s=0.05, taken_s=0.2),
 )
-# It need not wait for the lease of one that died.
+# For one that comes after another: it need not wait for a lease that nobody has given back.
 ALONE = dataclasses.replace(QUICK, elect=False)
 
 
@@ -48,6 +48,7 @@ class Operated(World):
 
     user = "operator"
     pause_s = 0.4  # as long a silence says that nobody has anything to do
+    turns = 20  # in which all threads had a chance to say something, also where the machine stood still for a while
 
     def __init__(self, *world: Any) -> None:
         super().__init__(*world)
@@ -67,9 +68,10 @@ class Operated(World):
         raise NotImplementedError
 
     def operator(
-        self, options: Options = QUICK, user: str = "", *, start: bool = True, config: Config = CONFIG
+        self, options: Options | None = None, user: str = "", *, start: bool = True, config: Config = CONFIG
     ) -> App:
-        """Start an operator."""
+        """Start an operator. Only the first one seeks to lead, unless `options` say so."""
+        options = options or (ALONE if self.apps else QUICK)
         app = App(config, self.catalog, connect(self.kubeconfig(user or self.user)), options)
         self.apps.append(app)
         if start:
@@ -94,7 +96,8 @@ class Operated(World):
         def settled() -> bool:
             before = self.mark()
             eventually(lambda: all(not app.controller.queue.depth() for app in self.apps if not app.ended.is_set()))
-            time.sleep(self.pause_s)
+            for _ in range(self.turns):
+                time.sleep(self.pause_s / self.turns)
             return not self.asked(before)
 
         eventually(settled, "nothing moves")
@@ -197,6 +200,7 @@ class PlaneWorld(RealWorld, Operated):
             if each["metadata"]["name"].startswith("drivers-"):
                 self.api.delete(f"/api/v1/namespaces/{each['metadata']['name']}")
         self.api.delete("/api/v1/nodes")
+        self.api.delete(f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases")
         for path in ("/apis/apps/v1/daemonsets", "/apis/batch/v1/jobs", "/api/v1/pods", "/api/v1/nodes"):
             eventually(lambda path=path: not self.api.get(path).body["items"], f"{path} are gone")
         self.audit().clear()

@@ -150,7 +150,7 @@ FAULTS = {
 def test_whatever_goes_wrong_the_end_is_the_same(world, name):
     found = world(nodes=2, kernels=2)
     app = found.operator(ALONE)
-    app.transport.write_timeout_s = 0.6
+    app.transport.write_timeout_s = 2
     for fault in FAULTS[name]:
         found.cluster.faults.add(replace(fault))
     for _ in put_through(found):
@@ -210,8 +210,8 @@ def test_nothing_is_made_again_for_a_module_whose_end_is_told_late(world):
 
 def test_two_operators_do_no_harm_where_one_leads(world):
     found = world(nodes=2, kernels=2)
-    found.operator(user="first")
-    found.operator(user="second")
+    found.operator(QUICK, user="first")
+    found.operator(QUICK, user="second")
     for _ in put_through(found):
         pass
     eventually(lambda: settled(found))
@@ -291,7 +291,7 @@ def test_it_stops_in_time_though_the_api_server_is_a_black_hole(world):
     time.sleep(0.3)
     began = time.monotonic()
     app.stop()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30, "10 s where the machine has nothing else to do"
 
 
 def test_odd_objects_end_nothing(world):

@@ -17,7 +17,7 @@ from kmm.embedded.registry import Registry
 from kmm.loader import load_catalog
 from kmm.runtime.probes import Patience
 
-IMPATIENT = dataclasses.replace(QUICK, patience=Patience(retry_s=0.05, retry_most_s=0.3, deadline_s=5))
+IMPATIENT = dataclasses.replace(QUICK, patience=Patience(retry_s=0.05, retry_most_s=0.3))
 PASSWORD = "the-registrys-own-secret"
 
 pytestmark = pytest.mark.embedded_only("its registry is asked by names that only this process knows")
