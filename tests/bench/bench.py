@@ -15,9 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
 
+import build_cost  # noqa: E402
 import embedded_cluster  # noqa: E402
 import operator_cost  # noqa: E402
 import registry_cost  # noqa: E402
+import signing_cost  # noqa: E402
 
 from kmm.admission import judge  # noqa: E402
 from kmm.api.manifest import documents  # noqa: E402
@@ -179,6 +181,8 @@ def main() -> None:
     embedded_cluster.measure()
     operator_cost.measure()
     registry_cost.measure()
+    build_cost.measure()
+    signing_cost.measure()
     lines()
 
 
