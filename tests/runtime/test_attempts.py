@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 from apiserver.client import eventually
-from runtime.acted import TEMPORARY, P, attempts, build, change, nothing_left, post, sign, state
+from runtime.acted import IMAGE, TEMPORARY, P, attempts, build, change, nothing_left, post, sign, state
 from runtime.conftest import ALONE
 
 from kmm.runtime.transport import Unreachable
@@ -132,6 +132,19 @@ def test_what_works_at_last_is_loaded_and_nothing_of_it_is_left(delays, made, re
     eventually(world.ready)
     eventually(lambda: nothing_left(world))
     assert "attempts" not in world.kernel("6.0.0")
+
+
+def test_what_somebody_pushes_after_a_failure_is_loaded_and_not_built_again(delays, made, registry):
+    world = made()
+    post(world, **build("fail"))
+    eventually(lambda: state(world) == ("BuildFailed", 1))
+    registry.images[IMAGE] = {}
+    mark = world.mark()
+    delays[1] = 0.0
+    restart(world)
+    eventually(world.ready)
+    eventually(lambda: nothing_left(world))
+    assert ("create", "jobs") not in world.asked(mark)
 
 
 def test_a_signature_that_fails_never_starts_a_build(delays, made, registry):
