@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from apiserver.client import eventually
 from apiserver.conftest import register
 from apiserver.samples import a_module, core, jobs, modules
-from runtime.conftest import NAMESPACE, QUICK
+from runtime.conftest import ALONE, NAMESPACE
 
 from kmm.catalog import Plugin, build_catalog
 from kmm.contract import Kind as KubernetesKind
@@ -19,7 +17,6 @@ from kmm.loader import load_catalog
 from kmm.runtime.discovery import Discovery, has_openshift_builds
 from kmm.runtime.transport import Answer, ApiError, NotFound, Unreachable
 
-ALONE = replace(QUICK, elect=False)
 BUILDS = "/apis/build.openshift.io/v1"
 EMBEDDED = pytest.mark.embedded_only("faults are made in the embedded server, and another API group")
 

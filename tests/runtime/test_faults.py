@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from apiserver.client import Api, eventually
 from apiserver.samples import a_module, core, modules
-from runtime.conftest import NAMESPACE, QUICK
+from runtime.conftest import ALONE, NAMESPACE, QUICK
 
 from kmm.catalog import Plugin, build_catalog
 from kmm.contract import Kind as KubernetesKind
@@ -21,7 +21,6 @@ from kmm.runtime.transport import Unreachable
 pytestmark = pytest.mark.embedded_only("faults are made in the embedded server; a plane of one's own is in tests/e2e")
 
 DEVICE_PLUGIN = {"container": {"image": "registry.example.com/dp:1"}}
-ALONE = replace(QUICK, elect=False)
 
 
 def image_of(each):

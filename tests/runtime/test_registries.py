@@ -10,14 +10,14 @@ import logging
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import a_module, core, modules
-from runtime.conftest import CONFIG, NAMESPACE, QUICK
+from runtime.conftest import ALONE, CONFIG, NAMESPACE
 
 from kmm.config import PluginsConfig, RegistryConfig
 from kmm.embedded.registry import Registry
 from kmm.loader import load_catalog
 from kmm.runtime.probes import Patience
 
-IMPATIENT = dataclasses.replace(QUICK, patience=Patience(retry_s=0.05, retry_most_s=0.3))
+IMPATIENT = dataclasses.replace(ALONE, patience=Patience(retry_s=0.05, retry_most_s=0.3))
 PASSWORD = "the-registrys-own-secret"
 
 pytestmark = pytest.mark.embedded_only("its registry is asked by names that only this process knows")
