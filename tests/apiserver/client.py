@@ -107,7 +107,7 @@ def _query(query: dict[str, Any]) -> str:
     return urlencode({{"continue_": "continue"}.get(key, key): str(value) for key, value in query.items()})
 
 
-def eventually(look: Callable[[], Any], what: str = "", within_s: float = 40) -> Any:
+def eventually(look: Callable[[], Any], what: str = "", within_s: float = 90) -> Any:
     """Return the first true result; a machine may be slow, so the limit is far."""
     until = time.monotonic() + within_s
     while True:

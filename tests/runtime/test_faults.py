@@ -261,7 +261,7 @@ def test_a_plugin_that_sleeps_or_raises_delays_its_own_modules_only(world):
         name="bad",
         distribution="bad",
         version="1",
-        device_plugins=(Renderer("sleepy", lambda: wake.wait(60)), Renderer("raiser", lambda: 1 / 0)),
+        device_plugins=(Renderer("sleepy", lambda: wake.wait(600)), Renderer("raiser", lambda: 1 / 0)),
     )
     catalog = build_catalog([*load_catalog().plugins, bad])
     found = world(nodes=2, kernels=2, catalog=catalog)

@@ -197,11 +197,11 @@ def test_the_device_plugin_comes_after_the_driver_and_goes_while_it_unloads(worl
 
     def program(run):
         if run.hook == "postStart":
-            hold["load"].wait(30)
+            hold["load"].wait(90)
             return Exit()
         if run.hook == "preStop":
             hold["unloading"].set()
-            hold["unload"].wait(30)
+            hold["unload"].wait(90)
             return Exit()
         return idle(run)
 
@@ -221,7 +221,7 @@ def test_the_device_plugin_comes_after_the_driver_and_goes_while_it_unloads(worl
     eventually(plugin_pods)
     eventually(found.ready)
     found.api.patch("/api/v1/nodes/n0", {"metadata": {"labels": {"a": "c"}}})
-    assert hold["unloading"].wait(30)
+    assert hold["unloading"].wait(90)
     eventually(lambda: f"{NAMESPACE}.m.ready" not in found.labels("n0"), "at once")
     eventually(lambda: not [each for each in plugin_pods() if "deletionTimestamp" not in each["metadata"]])
     assert found.api.get(core(NAMESPACE, "pods"), labelSelector=f"{P}role=module-loader").body["items"], (
@@ -516,7 +516,7 @@ def test_what_the_api_server_refuses_is_told(world):
     eventually(lambda: found.module().get("status", {}).get("observedGeneration") == 1, "the status is written")
     eventually(lambda: "WriteRefused" in found.events())
     found.cluster.faults.clear()
-    eventually(found.ready, within_s=90)
+    eventually(found.ready)
 
 
 class _Builder:

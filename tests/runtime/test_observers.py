@@ -46,7 +46,7 @@ def test_each_thing_that_is_done_is_told_whatever_another_plugin_does(world):
 
 def test_one_that_hangs_delays_nothing_and_what_it_misses_is_counted():
     wake, metrics = threading.Event(), Metrics()
-    observers = Observers(build_catalog([watching(lambda record: wake.wait(60))]), metrics)
+    observers = Observers(build_catalog([watching(lambda record: wake.wait(600))]), metrics)
     observers.start()
     try:
         for number in range(1_100):

@@ -113,7 +113,7 @@ def test_what_the_registry_says_is_told(operator):
 def test_the_same_is_asked_once_for_all_that_want_it_at_once_and_for_a_while(operator):
     there = operator()
     release = threading.Event()
-    there.registry.answer = lambda image: release.wait(20) and None
+    there.registry.answer = lambda image: release.wait(90) and None
     for uid in "abc":
         there.ask("a", uid)
     release.set()
@@ -139,7 +139,7 @@ def test_a_missing_one_is_asked_for_again_once_its_time_is_over(operator):
 def test_few_are_in_flight_for_one_registry(operator):
     there = operator()
     release = threading.Event()
-    there.registry.answer = lambda image: release.wait(20) and None
+    there.registry.answer = lambda image: release.wait(90) and None
     questions = [there.ask(f"a{number}") for number in range(12)]
     eventually(lambda: there.registry.at_once == 4)
     release.set()
@@ -321,7 +321,7 @@ def test_a_registry_that_asks_to_be_left_alone_is_so_though_an_earlier_answer_co
     def answer(image):
         if image.endswith("limited"):
             raise Unavailable("too many requests", 60)
-        go.wait(20)
+        go.wait(90)
 
     there.registry.answer = answer
     slow = there.ask("slow", "s")

@@ -104,7 +104,7 @@ def test_keys_of_one_group_hold_at_most_so_many_workers():
     taker = threading.Thread(target=lambda: found.append(queue.take()))
     taker.start()
     queue.done("v1")
-    taker.join(10)
+    taker.join(60)
     assert found == ["v2"]
     queue.close()
 
@@ -116,7 +116,7 @@ def test_a_closed_queue_lets_everybody_go(queue):
         taker.start()
     queue.close()
     for taker in takers:
-        taker.join(10)
+        taker.join(60)
     assert found == [None, None, None]
     assert queue.take() is None
 
@@ -145,11 +145,11 @@ def test_under_load_nothing_is_lost_and_nothing_runs_twice_at_once():
         queue.add(number % 40)
         if number % 7 == 0:
             queue.add_after(number % 40, 0.001)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     while queue.depth() and time.monotonic() < until:
         time.sleep(0.01)
     queue.close()
     for worker in workers:
-        worker.join(10)
+        worker.join(60)
     assert not twice
     assert set(served) == set(range(40))

@@ -39,14 +39,14 @@ def follow(cluster):
         watch = Watch(connect(cluster.kubeconfig()), source, store, lambda *said: failures.append(said))
         watch.start()
         watches.append(watch)
-        assert store.synced.wait(30)
+        assert store.synced.wait(90)
         return store, failures
 
     yield begin
     for watch in watches:
         watch.stop()
     for watch in watches:
-        watch.join(10)
+        watch.join(60)
         assert not watch._thread.is_alive()
 
 
