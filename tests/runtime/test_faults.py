@@ -36,7 +36,8 @@ def state(world):
 
 def put_through(world):
     """Let a Module come, change, and its nodes change; whoever carries it out."""
-    world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    made = world.api.post(modules(NAMESPACE), a_module(devicePlugin=DEVICE_PLUGIN))
+    assert made.code == 201, made.body
     yield
     world.cluster.change_kernel("n0", "6.7.0")
     yield
@@ -44,7 +45,8 @@ def put_through(world):
         "modprobe": {"moduleName": "m"},
         "kernelMappings": [{"regexp": ".*", "containerImage": "registry.example.com/m:2"}],
     }
-    world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": {"container": container}}})
+    changed = world.api.patch(f"{modules(NAMESPACE)}/m", {"spec": {"moduleLoader": {"container": container}}})
+    assert changed.code == 200, changed.body
     yield
 
 
@@ -128,7 +130,7 @@ def test_it_may_die_at_every_request_of_a_modules_life(world):
 FAULTS = {
     "creates refused": [Fault(kind=Kind.REFUSE, verbs=("create",), resource="daemonsets", code=500, times=3)],
     "too many requests": [Fault(kind=Kind.REFUSE, code=429, retry_after_s=1, times=5, user="operator", skip=12)],
-    "conflicts": [Fault(kind=Kind.REFUSE, verbs=("patch",), code=409, times=6)],
+    "conflicts": [Fault(kind=Kind.REFUSE, verbs=("patch",), code=409, times=6, user="operator")],
     "answers to creates lost": [Fault(kind=Kind.LOSE, verbs=("create",), resource="daemonsets", times=3)],
     "answers to patches lost": [Fault(kind=Kind.LOSE, verbs=("patch",), times=6, user="operator")],
     "answers to deletes lost": [Fault(kind=Kind.LOSE, verbs=("delete",), times=3, user="operator")],
