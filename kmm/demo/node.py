@@ -46,6 +46,11 @@ class Nodes:
         if not run.hook:
             return await idle(run)
         text = run.argv[-1] if run.argv[0] != "modprobe" else shlex.join(run.argv)
+        # As the command has it: the firmware first, for which a driver looks as soon as it is loaded.
+        for folder, _target in _COPY.findall(text):
+            await self._copy(run, folder)
+        for folder, _target in _REMOVE.findall(text):
+            self._remove(run, folder)
         for called in _MODPROBE.findall(text):
             words = shlex.split(called)[1:]
             name = words[-1]
@@ -53,10 +58,6 @@ class Nodes:
                 self._unload(run, name)
             elif failed := await self._load(run, words[words.index("-d") + 1], name):
                 return Exit(code=1, output=failed)
-        for folder, _target in _COPY.findall(text):
-            await self._copy(run, folder)
-        for folder, _target in _REMOVE.findall(text):
-            self._remove(run, folder)
         return Exit()
 
     def restarted(self, node: str) -> None:
