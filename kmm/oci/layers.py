@@ -1,7 +1,7 @@
 """Files inside an image, found by walking its layers from the top, without unpacking anything to a disk.
 
-`find` reads layer after layer as a stream and stops below the layer where the last file was found. Memory does not
-depend on the size of the layers. What holds:
+`find` and `locate` read layer after layer as a stream and stop below the layer where the last file was found. Memory
+does not depend on the size of the layers. What holds:
 
 - A layer in which something was found is read to its end: of several entries with one name the last counts, and
   the digest of a layer can only be judged there.
@@ -11,61 +11,85 @@ depend on the size of the layers. What holds:
   is not there.
 - An entry is at the path it is stored under: one that was stored through a link of a lower layer is found by its
   own path, not by the link's target.
+- A pattern is looked for down to the lowest layer, or to one that hides all below it. Links lead to its first
+  directories, and from files that fit it; directories that fit it are not entered through links.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import sys
-import zlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from typing import IO, Any, Protocol, TypeAlias, cast
+from dataclasses import dataclass, field, replace
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
-_BLOCK = 512
-_CHUNK = 256 * 1024
-_GZIP = b"\x1f\x8b"
-_ZSTD = b"\x28\xb5\x2f\xfd"
-_ZSTD_WINDOW_LOG_MOST = 26  # 64 MiB
-_OTHERS = {b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
-_PEEKED = 8
+from kmm.oci import glob
+from kmm.oci.tar import (
+    CHUNK,
+    PATH_LONGEST,
+    Attributes,
+    Budget,
+    LayerError,
+    Limits,
+    Member,
+    Readable,
+    members,
+    unpacked,
+)
+
+__all__ = ["Found", "Keeper", "LayerError", "Limits", "Located", "Opener", "Readable", "find", "locate"]
+
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
-_PATH_LONGEST = 4096
-_KIND = {b"\0": "file", b"0": "file", b"7": "file", b"1": "hard", b"2": "link", b"5": "directory"}
-_SPARSE = b"S"
-_SPARSE_MORE_AT, _SPARSE_HEADER_MORE_AT = 504, 482
-_BASE_256 = 0x80
+_NEARBY_MOST = 5_000
+_NEARBY_LONGEST = 512
+_MODULE = re.compile(r"\.ko(\.(gz|xz|zst))?$")
 
-
-class LayerError(ValueError):
-    """A layer that cannot be read, or that is larger than the limits. The text says why, and quotes nothing."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Sizes in bytes. `total`: of all layers, unpacked, those that are read again counted again."""
-
-    file: int = 64 * 1024 * 1024
-    files: int = 256 * 1024 * 1024
-    total: int = 16 * 1024 * 1024 * 1024
-    entries: int = 2_000_000
-    header: int = 1024 * 1024
-    links: int = 40
-
-
-class Readable(Protocol):
-    """What a layer is read from: a Blob of the client, a file."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to `size` bytes, none at the end."""
-        ...
-
+T = TypeVar("T")
 
 Opener: TypeAlias = Callable[[], AbstractContextManager[Readable]]
 """Opens a layer, compressed as it is stored. It may be called several times."""
+
+
+class Keeper(Protocol[T]):
+    """What becomes of the contents of files that are wanted."""
+
+    def keep(self, member: Member) -> T:
+        """Read the contents of a member, which are within the limits."""
+        ...
+
+    def drop(self, kept: T) -> None:
+        """Forget them: it was not the file after all."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located(Generic[T]):
+    """A file. `path`: as `a/b`, without links; `layer`: the number of the one that has it, the lowest is 0.
+
+    `stored`: the path under which its contents are there, another one for a hard link. `directories`: those above
+    `path` that its layer or one above says something of.
+    """
+
+    path: str
+    layer: int
+    stored: str
+    size: int
+    content: T
+    attributes: Attributes
+    directories: dict[str, Attributes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found(Generic[T]):
+    """What was found. `missing`: what was asked for and leads to no file; `nearby`: names of files, for who seeks.
+
+    `nearby`: kernel modules, and files of the names asked for, as far as was read and there are not too many.
+    """
+
+    files: tuple[Located[T], ...]
+    missing: tuple[str, ...]
+    nearby: tuple[str, ...]
 
 
 def find(layers: Sequence[Opener], paths: Sequence[str], limits: Limits | None = None) -> dict[str, bytes]:
@@ -77,77 +101,131 @@ def find(layers: Sequence[Opener], paths: Sequence[str], limits: Limits | None =
         LayerError: a layer is broken, compressed in a way that cannot be read here, or exceeds a limit.
         Whatever the openers and their streams raise.
     """
-    budget = _Budget(limits or Limits())
-    searches = [_Search(asked=path, at=_normal(path), top=len(layers) - 1) for path in dict.fromkeys(paths)]
-    while open_searches := [each for each in searches if each.open]:
-        # Those that are farthest up go first: one pass from the top serves all that can join it.
-        number = max(each.layer for each in open_searches)
-        here = [each for each in open_searches if each.layer == number]
-        if number < 0:
-            for each in here:
-                each.open = False
-            continue
-        with layers[number]() as stream:
-            seen = _scan(stream, here, budget)
-        for each in here:
-            each.look(seen, number, budget.limits.links)
-    return {each.asked: each.content for each in searches if each.content is not None}
+    top = len(layers) - 1
+    searches = [_Search[bytes](asked=path, at=_normal(path), top=top, layer=top) for path in dict.fromkeys(paths)]
+    _Walk(layers, _Memory(), limits or Limits()).go(searches, [])
+    return {each.asked: each.found.content for each in searches if each.found is not None}
 
 
-@dataclass(slots=True)
-class _Budget:
-    limits: Limits
-    total: int = 0
-    entries: int = 0
-    kept: int = 0
+def locate(
+    layers: Sequence[Opener], wanted: Sequence[str], keeper: Keeper[T], limits: Limits | None = None
+) -> Found[T]:
+    """Return where the files are that `wanted` names (absolute paths and patterns, as kmm.oci.glob has them).
 
-    def read(self, size: int) -> None:
-        self.total += size
-        if self.total > self.limits.total:
-            raise LayerError(f"unpacks to more than {_shown(self.limits.total)}")
+    A file that is reached in several ways is there once. Raises as `find`, and LayerError where an entry's path has
+    `..` in it, which nobody writes who means well.
+    """
+    top = len(layers) - 1
+    walk = _Walk(layers, keeper, limits or Limits(), nearby := _Nearby(wanted))
+    asked = list(dict.fromkeys(wanted))
+    searches = [
+        _Search[T](asked=path, at=_normal(path), top=top, layer=top) for path in asked if not glob.is_glob(path)
+    ]
+    globs = [_Glob[T].of(pattern, top) for pattern in asked if glob.is_glob(pattern)]
+    walk.go(searches, globs)
+    known = [located for each in globs for located in each.files()]
+    more, linked = _linked(globs, known, top)
+    walk.go([search for _, search in linked], [])
+    known += more
+    known += [search.found for search in (*searches, *(search for _, search in linked)) if search.found]
+    files: dict[str, Located[T]] = {}
+    for located in known:
+        files.setdefault(located.path, located)
+    used = {id(located.content) for located in files.values()}
+    for content in {id(each.content): each.content for each in known}.values():
+        if id(content) not in used:
+            keeper.drop(content)
+    reached = {id(each) for each, search in linked if search.found}
+    return Found(
+        files=tuple(sorted(files.values(), key=lambda each: each.path)),
+        missing=tuple(
+            [each.asked for each in searches if each.found is None]
+            + [each.asked for each in globs if id(each) not in reached and not any(True for _ in each.files())]
+        ),
+        nearby=tuple(nearby.names),
+    )
 
-    def entry(self) -> None:
-        self.entries += 1
-        if self.entries > self.limits.entries:
-            raise LayerError(f"has more than {self.limits.entries:,} entries")
+
+def _linked(
+    globs: Sequence[_Glob[T]], known: Sequence[Located[T]], top: int
+) -> tuple[list[Located[T]], list[tuple[_Glob[T], _Search[T]]]]:
+    """Return what the links that fit lead to, where it is known, and searches for the rest."""
+    by_place = {(each.layer, each.path): each for each in known}
+    paths = {each.path for each in known}
+    more: list[Located[T]] = []
+    searches: list[tuple[_Glob[T], _Search[T]]] = []
+    for each in globs:
+        for path, layer, entry in each.links_to():
+            if entry.kind == "hard":
+                if target := by_place.get((layer, _normal(entry.target))):
+                    more.append(each.hard(path, layer, target))
+                else:
+                    searches.append((each, _Search[T](asked=each.asked, at=path, top=top, layer=layer)))
+            elif (at := _beside(path, entry.target)) not in paths:
+                searches.append((each, _Search[T](asked=each.asked, at=at, top=top, layer=top)))
+    return more, searches
+
+
+class _Memory:
+    """Keeps contents as bytes."""
+
+    def keep(self, member: Member) -> bytes:
+        found = bytearray()
+        while chunk := member.read(CHUNK):
+            found += chunk
+        return bytes(found)
+
+    def drop(self, kept: bytes) -> None:
+        pass
 
 
 @dataclass(slots=True, kw_only=True)
-class _Entry:
-    """What a layer has at a path. `content`: of a file, where it is kept."""
+class _Entry(Generic[T]):
+    """What a layer has at a path. `content`: of a file, where it is kept; `attributes`: where they are wanted."""
 
     kind: str
     target: str = ""
-    content: bytes | None = None
+    size: int = 0
+    content: T | None = None
+    attributes: Attributes = Attributes()  # noqa: RUF009 -- frozen
 
 
 @dataclass(slots=True)
-class _Seen:
+class _Seen(Generic[T]):
     """What a layer has at the paths that matter, and which of them it hides from the layers below."""
 
-    entries: dict[str, _Entry] = field(default_factory=dict)
+    entries: dict[str, _Entry[T]] = field(default_factory=dict)
+    above: set[str] = field(default_factory=set)  # directories of the entries
     hidden: set[str] = field(default_factory=set)
     opaque: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Search:
+class _Search(Generic[T]):
     """The search for one file: where it is looked for now, and from which layer down."""
 
     asked: str
     at: str
     top: int
+    layer: int
     open: bool = True
-    content: bytes | None = None
+    found: Located[T] | None = None
     links: int = 0
-    layer: int = field(init=False)
-    directories: set[str] = field(default_factory=set)  # of layers above: a lower link is not what is there
+    directories: dict[str, Attributes] = field(default_factory=dict)  # of layers above: a lower link is not there
+    place: str = ""  # of the hard link that led here
+    above: dict[str, Attributes] = field(default_factory=dict)  # the directories of that
+    upmost: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.layer = self.top
+        self.upmost = self.top
         self.open = bool(self.at)
 
-    def look(self, seen: _Seen, number: int, links_most: int) -> None:
+    @property
+    def path(self) -> str:
+        """What layers are looked through for."""
+        return self.at
+
+    def look(self, seen: _Seen[T], number: int, links_most: int) -> None:
         """Decide what `seen`, which is of layer `number`, means."""
         for prefix in _prefixes(self.at):
             entry = seen.entries.get(prefix)
@@ -163,35 +241,317 @@ class _Search:
             if not last and self.at in seen.entries:
                 continue  # what came after it is below it: stored through the link, or instead of the file
             if entry.kind == "link":
-                parent = prefix.rpartition("/")[0]
-                base = "" if entry.target.startswith("/") else parent
-                self._restart(_normal(f"{base}/{entry.target}{rest}"), self.top, links_most)
+                # Wherever a hard link led from, what this one leads to is what is there now.
+                self.place, self.top = "", self.upmost
+                self._restart(_beside(prefix, entry.target, rest), links_most)
                 return
+            self._note(seen)
             if last and entry.kind == "hard":
                 # It is bound to what was there when its layer was made. Named itself, it leads nowhere.
                 target = _normal(entry.target)
+                if not self.place:
+                    self.place, self.above = self.at, dict(self.directories)
                 self.top = number if target != self.at else number - 1
-                self._restart(target, self.top, links_most)
+                self._restart(target, links_most)
                 return
-            if last and entry.kind == "file":
-                self.content = entry.content
+            if last and entry.content is not None:
+                self.found = Located(
+                    path=self.place or self.at,
+                    layer=number,
+                    stored=self.at,
+                    size=entry.size,
+                    content=entry.content,
+                    attributes=entry.attributes,
+                    directories=self.above if self.place else dict(self.directories),
+                )
             self.open = False
             return
-        parents = ["", *_prefixes(self.at)]
-        if any(each in seen.hidden for each in parents) or any(each in seen.opaque for each in parents[:-1]):
+        if _hides(seen, self.at, itself=False):
             self.open = False
             return
-        self.directories.update(
-            prefix for prefix in parents if (entry := seen.entries.get(prefix)) and entry.kind == "directory"
-        )
+        self._note(seen)
         self.layer = number - 1
 
-    def _restart(self, at: str, top: int, links_most: int) -> None:
+    def _note(self, seen: _Seen[T]) -> None:
+        """Keep what a layer says of the directories on the way."""
+        for prefix in _prefixes(self.at):
+            if (entry := seen.entries.get(prefix)) and entry.kind == "directory":
+                self.directories.setdefault(prefix, entry.attributes)
+
+    def _restart(self, at: str, links_most: int) -> None:
         self.links += 1
         if self.links > links_most or not at:
             self.open = False
-        self.at, self.top, self.layer = at, top, top
+        self.at, self.layer = at, self.top
+        self.directories = {}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Glob(Generic[T]):
+    """The search for all that fits a pattern, below a directory that links may lead to."""
+
+    asked: str
+    base: str
+    rest: Sequence[str]
+    top: int
+    layer: int
+    open: bool = True
+    links: int = 0
+    directories: set[str] = field(default_factory=set)  # of layers above, down to the base
+    entries: dict[str, tuple[int, _Entry[T]]] = field(default_factory=dict)  # with the numbers of their layers
+    folders: dict[str, tuple[int, Attributes]] = field(default_factory=dict)
+    # Hashes of paths: there may be many, and how long they are is for others to choose.
+    covered: set[int] = field(default_factory=set)  # a file of a lower layer is not there
+    closed: set[int] = field(default_factory=set)  # nothing of a lower layer is there below them
+    covers: set[int] = field(default_factory=set)  # the same of the layer that is being read
+    closes: set[int] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, asked: str, top: int) -> _Glob[T]:
+        """Return the search for a pattern."""
+        base, rest = glob.split(_normal(asked))
+        return cls(asked=asked, base=base, rest=rest, top=top, layer=top)
+
+    @property
+    def path(self) -> str:
+        """What layers are looked through for."""
+        return self.base
+
+    def see(self, name: str, kind: str, limits: Limits) -> bool:
+        """Note that the layer has `name`, and say whether it is wanted.
+
+        `kind`: as of members, else `whiteout` or `opaque`.
+        """
+        inner = self._inner(name)
+        if not inner:
+            if kind == "opaque" and name == self.base:
+                self.closes.add(hash(name))
+            return False
+        hides = kind in ("whiteout", "opaque")
+        fits = not hides and glob.fits(inner, self.rest)
+        if fits or kind == "whiteout":
+            self.covers.add(hash(name))
+        if kind != "directory" and glob.may_hold(inner, self.rest):
+            self.closes.add(hash(name))
+        if len(self.covered) + len(self.closed) + len(self.covers) + len(self.closes) > limits.hiding:
+            raise LayerError(
+                f"has more than {limits.hiding:,} entries where a pattern is looked for: name less by it"
+            )
+        return fits and name not in self.entries and not self._is_hidden(name)
+
+    def folder(self, name: str) -> bool:
+        """Say whether a directory is one above what may fit."""
+        inner = self._inner(name)
+        return bool(inner) and name not in self.folders and glob.may_hold(inner, self.rest)
+
+    def look(self, seen: _Seen[T], number: int, links_most: int) -> None:
+        """Take what fits from `seen`, which is of layer `number`, and decide where to go on."""
+        for name, entry in seen.entries.items():
+            inner = self._inner(name)
+            if entry.kind == "directory":
+                if not inner or glob.may_hold(inner, self.rest):
+                    self.folders.setdefault(name, (number, entry.attributes))
+            elif inner and entry.kind != "other" and glob.fits(inner, self.rest) and not self._is_hidden(name):
+                self.entries.setdefault(name, (number, entry))
+        self.covered |= self.covers
+        self.closed |= self.closes
+        self.covers, self.closes = set(), set()
+        for prefix in _prefixes(self.base) if self.base else ():
+            found = seen.entries.get(prefix)
+            if found is None or found.kind == "directory":
+                continue
+            if found.kind == "link" and prefix not in self.directories:
+                self._restart(_beside(prefix, found.target, self.base[len(prefix) :]), links_most)
+            else:
+                self.open = False
+            return
+        if _hides(seen, self.base, itself=True):
+            self.open = False
+            return
+        self.directories.update(
+            prefix
+            for prefix in _prefixes(self.base)
+            if (each := seen.entries.get(prefix)) and each.kind == "directory"
+        )
+        self.layer = number - 1
+
+    def files(self) -> Iterator[Located[T]]:
+        """Yield the files that fit."""
+        for path, (layer, entry) in self.entries.items():
+            if entry.content is not None:
+                yield self._located(path, path, layer, entry, entry.content)
+
+    def links_to(self) -> Iterator[tuple[str, int, _Entry[T]]]:
+        """Yield what fits and is a link: its path, layer and entry."""
+        for path, (layer, entry) in self.entries.items():
+            if entry.kind in ("link", "hard"):
+                yield path, layer, entry
+
+    def hard(self, path: str, layer: int, target: Located[T]) -> Located[T]:
+        """Return the hard link at `path` of a file that is known."""
+        return replace(target, path=path, directories=self._above(path, layer))
+
+    def _located(self, path: str, stored: str, layer: int, entry: _Entry[T], content: T) -> Located[T]:
+        return Located(
+            path=path,
+            layer=layer,
+            stored=stored,
+            size=entry.size,
+            content=content,
+            attributes=entry.attributes,
+            directories=self._above(path, layer),
+        )
+
+    def _above(self, path: str, layer: int) -> dict[str, Attributes]:
+        known = {prefix: self.folders[prefix] for prefix in _prefixes(path)[:-1] if prefix in self.folders}
+        return {prefix: attributes for prefix, (at, attributes) in known.items() if at >= layer}
+
+    def _inner(self, name: str) -> str:
+        """Return the path below the base, or an empty text where it is not below it."""
+        if not self.base:
+            return name
+        return name[len(self.base) + 1 :] if name.startswith(f"{self.base}/") else ""
+
+    def _is_hidden(self, name: str) -> bool:
+        return hash(name) in self.covered or any(hash(each) in self.closed for each in _prefixes(name)[:-1])
+
+    def _restart(self, base: str, links_most: int) -> None:
+        self.links += 1
+        if self.links > links_most:
+            self.open = False
+        self.base, self.layer = base, self.top
         self.directories.clear()
+        self.covered.clear()
+        self.closed.clear()
+
+
+class _Nearby:
+    """Names of files for who asked for one that is not there: modules, and those that are called the same."""
+
+    def __init__(self, wanted: Sequence[str]) -> None:
+        self.names: dict[str, None] = {}
+        self._called = {path.rpartition("/")[2] for path in wanted}
+        self._gone: set[str] = set()
+        self._goes: set[str] = set()
+        self._lowest: int | None = None
+        self._new = False
+
+    def begin(self, number: int) -> None:
+        """Begin a layer. Only those that were not read yet count."""
+        self._gone |= self._goes
+        self._goes = set()
+        self._new = self._lowest is None or number < self._lowest
+        self._lowest = number if self._new else self._lowest
+
+    def see(self, name: str, kind: str) -> None:
+        """Note what the layer has."""
+        if not self._new or len(name) > _NEARBY_LONGEST or len(self._goes) + len(self._gone) > _NEARBY_MOST:
+            return
+        if kind in ("whiteout", "opaque"):
+            self._goes.add(name)
+            return
+        base = name.rpartition("/")[2]
+        if (
+            kind in ("file", "link", "hard")
+            and len(self.names) < _NEARBY_MOST
+            and (base in self._called or _MODULE.search(base))
+            and not any(each in self._gone for each in _prefixes(name))
+        ):
+            self.names[name] = None
+
+
+class _Walk(Generic[T]):
+    """Goes through the layers of an image as often as the searches need it."""
+
+    def __init__(
+        self, layers: Sequence[Opener], keeper: Keeper[T], limits: Limits, nearby: _Nearby | None = None
+    ) -> None:
+        self._layers, self._keeper, self._budget = layers, keeper, Budget(limits)
+        self.nearby = nearby  # where there is one, all of the rest is wanted too: attributes, and no `..`
+
+    def go(self, searches: Sequence[_Search[T]], globs: Sequence[_Glob[T]]) -> None:
+        """Bring the searches to their ends. Raises as `find`."""
+        every: list[_Search[T] | _Glob[T]] = [*searches, *globs]
+        while open_searches := [each for each in every if each.open]:
+            # Those that are farthest up go first: one pass from the top serves all that can join it.
+            number = max(each.layer for each in open_searches)
+            here = [each for each in open_searches if each.layer == number]
+            if number < 0:
+                for each in here:
+                    each.open = False
+                continue
+            with self._layers[number]() as stream:
+                seen = self._scan(stream, number, here)
+            for each in here:
+                each.look(seen, number, self._budget.limits.links)
+
+    def _scan(self, stream: Readable, number: int, searches: Sequence[_Search[T] | _Glob[T]]) -> _Seen[T]:
+        """Read a layer and return what it has at the paths of `searches` and above them."""
+        globs = [each for each in searches if isinstance(each, _Glob)]
+        wanted = {each.path for each in searches if isinstance(each, _Search)}
+        relevant = {prefix for each in searches if each.path for prefix in _prefixes(each.path)}
+        seen = _Seen[T]()
+        if self.nearby:
+            self.nearby.begin(number)
+        for member in members(unpacked(stream), self._budget):
+            if self.nearby and ".." in member.name.split("/"):
+                raise LayerError("has an entry whose path leads out of its directory, by ..")
+            name = _normal(member.name)
+            parent, _, base = name.rpartition("/")
+            kind = member.kind
+            if base == _OPAQUE:
+                name, kind = parent, "opaque"
+                if not parent or parent in relevant:
+                    seen.opaque.add(parent)
+            elif base.startswith(_WHITEOUT):
+                name, kind = f"{parent}/{base[len(_WHITEOUT) :]}".lstrip("/"), "whiteout"
+                if name in relevant:
+                    seen.hidden.add(name)
+            if self.nearby:
+                self.nearby.see(name, kind)
+            # Each is told of it.
+            fit = sum([each.see(name, kind, self._budget.limits) for each in globs])
+            if kind in ("opaque", "whiteout"):
+                continue
+            above = kind == "directory" and any(each.folder(name) for each in globs)
+            if fit or above or name in relevant or name in seen.entries or name in seen.above:
+                self._note(seen, name, member, keep=bool(fit) or name in wanted)
+        return seen
+
+    def _note(self, seen: _Seen[T], name: str, member: Member, *, keep: bool) -> None:
+        if member.kind != "directory" and name in seen.above:
+            # What was below it went when it came.
+            for below in [each for each in seen.entries if each.startswith(f"{name}/")]:
+                self._forget(seen.entries.pop(below))
+        if previous := seen.entries.get(name):
+            self._forget(previous)
+        entry = _Entry[T](kind=member.kind, target=member.target, size=member.size)
+        if self.nearby:
+            entry.attributes = member.attributes
+            self._budget.tell(name, member.target, *entry.attributes.xattrs, *entry.attributes.xattrs.values())
+        if member.kind == "file" and keep:
+            self._budget.keep(member)
+            entry.content = self._keeper.keep(member)
+        seen.entries[name] = entry
+        seen.above.update(_prefixes(name)[:-1])
+
+    def _forget(self, entry: _Entry[T]) -> None:
+        if entry.content is not None:
+            self._budget.drop(entry.size)
+            self._keeper.drop(entry.content)
+
+
+def _hides(seen: _Seen[T], path: str, *, itself: bool) -> bool:
+    """Say whether a layer hides what lower ones have at `path`; with `itself`, what they have below it."""
+    above = ["", *_prefixes(path)] if path else [""]
+    opaque = above if itself else above[:-1]
+    return any(each in seen.hidden for each in above) or any(each in seen.opaque for each in opaque)
+
+
+def _beside(link: str, target: str, rest: str = "") -> str:
+    """Return where a link at the path `link` leads to, and `rest` below it."""
+    base = "" if target.startswith("/") else link.rpartition("/")[0]
+    return _normal(f"{base}/{target}{rest}")
 
 
 def _normal(path: str) -> str:
@@ -203,294 +563,10 @@ def _normal(path: str) -> str:
         elif part not in ("", "."):
             parts.append(part)
     found = "/".join(parts)
-    return "" if len(found) > _PATH_LONGEST or "\0" in found else found
+    return "" if len(found) > PATH_LONGEST or "\0" in found else found
 
 
 def _prefixes(path: str) -> list[str]:
     """Return `a`, `a/b`, `a/b/c`."""
     parts = path.split("/")
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
-
-
-def _shown(size: int) -> str:
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size >= unit:
-            return f"{size // unit:,} {name}"
-    return f"{size} bytes"
-
-
-def _scan(stream: Readable, searches: Sequence[_Search], budget: _Budget) -> _Seen:
-    """Read a layer and return what it has at the paths of `searches` and above them."""
-    wanted = {each.at for each in searches}
-    relevant = {prefix for path in wanted for prefix in _prefixes(path)}
-    seen = _Seen()
-    for member in _members(_unpacked(stream), budget):
-        name = _normal(member.name)
-        parent, _, base = name.rpartition("/")
-        if base == _OPAQUE:
-            if not parent or parent in relevant:
-                seen.opaque.add(parent)
-        elif base.startswith(_WHITEOUT):
-            hidden = f"{parent}/{base[len(_WHITEOUT) :]}".lstrip("/")
-            if hidden in relevant:
-                seen.hidden.add(hidden)
-        elif name in relevant:
-            previous = seen.entries.get(name)
-            if previous and previous.content is not None:
-                budget.kept -= len(previous.content)
-            if member.kind != "directory":
-                # What was below it went when it came.
-                for below in [each for each in seen.entries if each.startswith(f"{name}/")]:
-                    del seen.entries[below]
-            content = None
-            if member.kind == "file" and name in wanted:
-                content = _content(member, budget)
-            seen.entries[name] = _Entry(kind=member.kind, target=member.target, content=content)
-    return seen
-
-
-def _content(member: _Member, budget: _Budget) -> bytes:
-    if member.sparse:
-        raise LayerError("has a file that is wanted as a sparse one, which cannot be read here")
-    if member.size > budget.limits.file:
-        raise LayerError(f"has a file that is wanted and larger than {_shown(budget.limits.file)}")
-    budget.kept += member.size
-    if budget.kept > budget.limits.files:
-        raise LayerError(f"has files that are wanted and together larger than {_shown(budget.limits.files)}")
-    found = bytearray()
-    while chunk := member.read(_CHUNK):
-        found += chunk
-    return bytes(found)
-
-
-# ── Compression ───────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _unpacked(stream: Readable) -> Callable[[int], bytes]:
-    """Return what reads the layer, unpacked. How it is packed is told by its first bytes, not by its media type."""
-    head = b""
-    while len(head) < _PEEKED and (more := stream.read(_PEEKED - len(head))):
-        head += more
-    whole = _Rejoined(head, stream)
-    packed: IO[bytes]
-    name = "gzip"
-    damage: tuple[type[Exception], ...] = (gzip.BadGzipFile, zlib.error)
-    if head.startswith(_GZIP):
-        packed = cast("IO[bytes]", gzip.GzipFile(fileobj=io.BufferedReader(whole, _CHUNK), mode="rb"))
-    elif head.startswith(_ZSTD):
-        name = "zstd"
-        packed, damage = _zstd(whole)
-    else:
-        for magic, other in _OTHERS.items():
-            if head.startswith(magic):
-                raise LayerError(f"is compressed with {other}, which images are not")
-        packed = io.BufferedReader(whole, _CHUNK)
-
-    def read(size: int) -> bytes:
-        try:
-            return packed.read(size)
-        except EOFError:
-            raise LayerError("breaks off") from None
-        except damage:
-            raise LayerError(f"is not the {name} that it begins as") from None
-
-    return read
-
-
-def _zstd(whole: _Rejoined) -> tuple[IO[bytes], tuple[type[Exception], ...]]:
-    """Return the layer, unpacked, and what is raised where it is damaged."""
-    try:
-        if sys.version_info >= (3, 14):
-            from compression import zstd  # noqa: PLC0415
-        else:
-            from backports import zstd  # noqa: PLC0415 -- of the extra `signing`
-    except ImportError:
-        raise LayerError(
-            "is compressed with zstd, which needs Python 3.14 or backports.zstd: push it compressed with gzip"
-        ) from None
-    options: dict[int, int] = {zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG_MOST}
-    packed = zstd.ZstdFile(io.BufferedReader(whole, _CHUNK), options=options)
-    return cast("IO[bytes]", packed), (zstd.ZstdError,)
-
-
-class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, stream: Readable) -> None:
-        super().__init__()
-        self._head, self._stream = head, stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        if self._head:
-            piece, self._head = self._head[: len(buffer)], self._head[len(buffer) :]
-        else:
-            piece = self._stream.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-
-# ── tar ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(slots=True, kw_only=True)
-class _Member:
-    """One entry. `read` its content before going on to the next, or do not."""
-
-    name: str
-    kind: str
-    target: str
-    size: int
-    sparse: bool
-    read: Callable[[int], bytes]
-
-
-class _Source:
-    """Reads exactly, and counts."""
-
-    def __init__(self, read: Callable[[int], bytes], budget: _Budget) -> None:
-        self._read, self._budget = read, budget
-        self.left = 0  # of the entry that is being read, its padding apart
-
-    def some(self, size: int) -> bytes:
-        """Return up to `size` bytes, none at the end."""
-        found = self._read(size)
-        self._budget.read(len(found))
-        return found
-
-    def exactly(self, size: int) -> bytes:
-        found = bytearray()
-        while len(found) < size:
-            piece = self.some(min(_CHUNK, size - len(found)))
-            if not piece:
-                raise LayerError("breaks off")
-            found += piece
-        return bytes(found)
-
-    def skip(self, size: int) -> None:
-        while size:
-            piece = self.some(min(_CHUNK, size))
-            if not piece:
-                raise LayerError("breaks off")
-            size -= len(piece)
-
-    def content(self, size: int) -> bytes:
-        piece = self.exactly(min(size, self.left))
-        self.left -= len(piece)
-        return piece
-
-
-def _members(read: Callable[[int], bytes], budget: _Budget) -> Iterator[_Member]:
-    """Yield the entries of a tar archive (ustar, GNU, PAX), and read it to its end."""
-    source = _Source(read, budget)
-    everywhere: dict[str, str] = {}
-    more: dict[str, str] = {}
-    while (block := source.some(_BLOCK)) and any(block):
-        if len(block) < _BLOCK:
-            block += source.exactly(_BLOCK - len(block))
-        budget.entry()
-        flag, size = block[156:157], _checked(block)
-        if flag in (b"x", b"g", b"L", b"K"):
-            if size > budget.limits.header:
-                raise LayerError(f"has a header of more than {_shown(budget.limits.header)}")
-            data = source.exactly(size)
-            source.skip(-size % _BLOCK)
-            if flag == b"g":
-                everywhere |= _pax(data)
-            elif flag == b"x":
-                more |= _pax(data)
-            else:
-                more["path" if flag == b"L" else "linkpath"] = _text(data)
-            continue
-        if flag == _SPARSE:
-            ahead = block[_SPARSE_HEADER_MORE_AT]
-            while ahead:
-                budget.entry()
-                ahead = source.exactly(_BLOCK)[_SPARSE_MORE_AT]
-        said = {**everywhere, **more}
-        more = {}
-        if "size" in said:
-            size = _decimal(said["size"])
-        name = said.get("GNU.sparse.name") or said.get("path") or _name(block)
-        kind = "file" if flag == _SPARSE else _KIND.get(flag, "other")
-        if kind == "file" and name.endswith("/"):
-            kind = "directory"  # as tar of old had it
-        if kind in ("directory", "link", "hard") and flag != b"1":
-            size = 0
-        source.left = size
-        yield _Member(
-            name=name,
-            kind=kind,
-            target=said.get("linkpath") or _text(block[157:257]),
-            size=size,
-            sparse=flag == _SPARSE or _SPARSE_KEYS in said,
-            read=source.content,
-        )
-        source.skip(source.left + (-size % _BLOCK))
-        source.left = 0
-    while source.some(_CHUNK):
-        pass
-
-
-def _checked(block: bytes) -> int:
-    """Return the size in a header whose checksum is right."""
-    total = sum(block[:148]) + 8 * 0x20 + sum(block[156:])
-    if _octal(block[148:156]) != total:
-        raise LayerError("is no tar archive, or a broken one")
-    return _octal(block[124:136])
-
-
-def _octal(raw: bytes) -> int:
-    if raw[0] & _BASE_256:
-        found = int.from_bytes(raw, "big") - (_BASE_256 << 8 * (len(raw) - 1))
-    else:
-        digits = raw.partition(b"\0")[0].strip()
-        if not all(0x30 <= each <= 0x37 for each in digits):  # noqa: PLR2004 -- 0 to 7
-            raise LayerError("is no tar archive, or a broken one")
-        found = int(digits or b"0", 8)
-    if not 0 <= found < 1 << 62:
-        raise LayerError("has an entry of an impossible size")
-    return found
-
-
-def _decimal(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 18):  # noqa: PLR2004 -- less than 2**62
-        raise LayerError("has an entry of an impossible size")
-    return int(text)
-
-
-def _name(block: bytes) -> str:
-    name = _text(block[:100])
-    prefix = _text(block[345:500]) if block[257:263] == b"ustar\0" else ""
-    return f"{prefix}/{name}" if prefix else name
-
-
-def _text(raw: bytes) -> str:
-    return raw.partition(b"\0")[0].decode("utf-8", "surrogateescape")
-
-
-_PAX_KEPT = ("path", "linkpath", "size", "GNU.sparse.name")
-_SPARSE_KEYS = "GNU.sparse."
-
-
-def _pax(data: bytes) -> dict[str, str]:
-    """Return the records of a PAX header that matter here."""
-    found: dict[str, str] = {}
-    at = 0
-    while at < len(data) and data[at]:
-        space = data.find(b" ", at, at + 20)
-        length = data[at:space] if space > 0 else b""
-        if not length.isdigit() or not space < at + int(length) <= len(data) or data[at + int(length) - 1] != 0x0A:  # noqa: PLR2004 -- \n
-            raise LayerError("has a header that is broken")
-        key, equals, value = data[space + 1 : at + int(length) - 1].partition(b"=")
-        if not equals:
-            raise LayerError("has a header that is broken")
-        name = key.decode("utf-8", "replace")
-        if name.startswith(_SPARSE_KEYS):
-            found[_SPARSE_KEYS] = ""
-        if name in _PAX_KEPT:
-            found[name] = value.decode("utf-8", "surrogateescape")
-        at += int(length)
-    return found
