@@ -122,13 +122,22 @@ class Client:
         """Make a blob of one repository one of another without sending it; False where that is not to be had."""
         return upload.mount(self._registry, from_repository, to_repository, digest)
 
-    def upload(self, repository: str, content: bytes | BinaryIO, *, digest: str = "", chunk_bytes: int = 0) -> str:
+    def upload(
+        self,
+        repository: str,
+        content: bytes | BinaryIO,
+        *,
+        digest: str = "",
+        chunk_bytes: int = 0,
+        size: int | None = None,
+    ) -> str:
         """Upload a blob and return its digest, computed where it is not given.
 
         `content`: bytes, or a file that can be sought. `chunk_bytes`: send it in pieces of this size instead of at
-        once. What breaks off is taken up again; the upload is cancelled where it fails.
+        once. `size`: where it is known beside the digest, the content is read once only, and the registry is who
+        checks it. What breaks off is taken up again; the upload is cancelled where it fails.
         """
-        return upload.upload(self._registry, repository, content, digest, chunk_bytes)
+        return upload.upload(self._registry, repository, content, digest, chunk_bytes, size)
 
     def push_manifest(self, repository: str, data: bytes, media_type: str, tag: str = "") -> str:
         """Push a manifest or index under `tag`, else under its digest alone, and return the digest."""

@@ -38,10 +38,19 @@ def mount(registry: Conversation, from_repository: str, to_repository: str, dige
     return False
 
 
-def upload(registry: Conversation, repository: str, content: bytes | BinaryIO, digest: str, chunk_bytes: int) -> str:
+def upload(
+    registry: Conversation,
+    repository: str,
+    content: bytes | BinaryIO,
+    digest: str,
+    chunk_bytes: int,
+    size: int | None = None,
+) -> str:
     """Do what Client.upload says."""
     source = io.BytesIO(content) if isinstance(content, bytes) else content
-    size, computed = _measured(source, digest.partition(":")[0] or "sha256")
+    computed = digest
+    if size is None or not digest:
+        size, computed = _measured(source, digest.partition(":")[0] or "sha256")
     if digest and digest != computed:
         raise ValueError("the content does not have the digest that was given")
     # A part of the time is for cancelling: a registry keeps what was begun for days.
