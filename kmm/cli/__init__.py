@@ -208,6 +208,79 @@ def _sign_module(
     raise typer.Exit(sign_module(files, key, cert, hash_name, passphrase_file, output))
 
 
+@app.command("sign-image")
+def _sign_image(
+    unsigned: Annotated[str, typer.Argument(metavar="UNSIGNED", help="The image whose modules are signed.")],
+    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key: PEM or DER.")],
+    cert: Annotated[Path, typer.Option("--cert", metavar="FILE", help="Its certificate: PEM or DER.")],
+    signed: Annotated[
+        str | None, typer.Argument(metavar="[SIGNED]", help="What the signed image is pushed as.")
+    ] = None,
+    hash_name: Annotated[str, typer.Option("--hash", help="sha224, sha256, sha384 or sha512.")] = "sha256",
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--passphrase-file",
+            metavar="FILE",
+            help="The passphrase of an encrypted key; $KBUILD_SIGN_PIN, or the terminal, else.",
+        ),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file", metavar="PATH", help="A module in the image: an absolute path, or a pattern with * or **."
+        ),
+    ] = None,
+    directory: Annotated[
+        str, typer.Option("--dir-name", help="Without --file: every module in lib/modules below it.")
+    ] = "/opt",
+    kernel: Annotated[
+        str | None, typer.Option("--kernel", help="Without --file: only the modules of this kernel.")
+    ] = None,
+    docker_config: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--docker-config",
+            metavar="PATH",
+            help="Credentials, as docker keeps them; $REGISTRY_AUTH_FILE, or docker's own, else.",
+        ),
+    ] = None,
+    authorities: Annotated[
+        list[Path] | None, typer.Option("--ca", metavar="PATH", help="PEM files of authorities to trust as well.")
+    ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="SIGNED: plain HTTP.")] = False,
+    skip_verify: Annotated[
+        bool, typer.Option("--insecure-skip-tls-verify", help="SIGNED: any certificate will do.")
+    ] = False,
+    unsigned_insecure: Annotated[bool, typer.Option("--unsigned-insecure", help="UNSIGNED: plain HTTP.")] = False,
+    unsigned_skip_verify: Annotated[
+        bool, typer.Option("--unsigned-insecure-skip-tls-verify", help="UNSIGNED: any certificate will do.")
+    ] = False,
+    no_push: Annotated[bool, typer.Option("--no-push", help="Only try whether it can be signed.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For all of it.")] = 3600,
+) -> None:
+    """Sign the kernel modules inside an image, and push one layer with them.
+
+    All other layers are used as they are. What is signed so already is left alone. Exit code 1: it could not be
+    signed. 2: the command is wrong, or the key and certificate cannot be used; then nothing was pushed.
+    """
+    if (signed is None) != no_push:
+        raise ConfigError("name what the signed image is pushed as, or give --no-push")
+    with _signing():
+        from kmm.cli.sign_image import Registries, docker_configs, files_of, sign_image
+        from kmm.contract import Tls
+
+    registries = Registries(
+        tls=Tls(insecure=insecure, skip_verify=skip_verify),
+        unsigned_tls=Tls(insecure=unsigned_insecure, skip_verify=unsigned_skip_verify),
+        docker_configs=docker_configs(os.environ) if docker_config is None else docker_config,
+        authorities=authorities or (),
+        deadline_s=timeout_s,
+    )
+    wanted = files or files_of(directory, kernel)
+    raise typer.Exit(sign_image(unsigned, signed, wanted, registries, key, cert, hash_name, passphrase_file))
+
+
 @app.command("verify-module")
 def _verify_module(
     files: Annotated[

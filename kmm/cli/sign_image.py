@@ -1,0 +1,148 @@
+"""`kmm sign-image`: signs the kernel modules inside an image, and pushes one layer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kmm.admission import printable
+from kmm.cli.material import read_limited, read_signer
+from kmm.contract import Access, ContractError, Tls
+from kmm.errors import ConfigError
+from kmm.image_signing import image, modules
+from kmm.image_signing.errors import ImageError
+from kmm.image_signing.image import Named, Outcome
+from kmm.oci import credentials, reference
+from kmm.oci.address import Addresses, parse_networks
+from kmm.oci.client import Client
+from kmm.oci.credentials import CredentialsError, Entry
+from kmm.oci.reference import Reference
+from kmm.oci.session import Session
+from kmm.signing.errors import SigningError
+from kmm.signing.signer import Signer
+
+# Whoever runs the command may run a registry beside it; a cloud's credentials are nobody's image.
+_ADDRESSES = Addresses(allowed=parse_networks(["127.0.0.0/8", "::1"]))
+_CONFIGS = ("config.json", ".dockerconfigjson")
+_CFG = ".dockercfg"
+_AUTHORITIES_MOST = 4 * 1024 * 1024
+_SUFFIXES = (".pem", ".crt", ".cer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registries:
+    """How registries are reached. `unsigned_tls`: that of the image that is read.
+
+    `docker_configs`, `authorities`: files, or folders of them.
+    """
+
+    tls: Tls
+    unsigned_tls: Tls
+    docker_configs: Sequence[Path]
+    authorities: Sequence[Path]
+    deadline_s: float
+
+
+def sign_image(
+    unsigned: str,
+    signed: str | None,
+    files: Sequence[str],
+    registries: Registries,
+    key_file: Path,
+    certificate_file: Path,
+    hash_name: str,
+    passphrase_file: Path | None,
+) -> int:
+    """Sign the modules `files` (absolute paths and patterns) of an image, and push it as `signed`, if that is given.
+
+    Return 1 where that could not be done, else 0. Raises ConfigError for wrong use, and where key and certificate
+    cannot be used.
+    """
+    source, target = _parsed(unsigned), _parsed(signed) if signed else None
+    if target and target.digest:
+        raise ConfigError(f"{target}: the signed image is pushed under a tag, and has no digest before")
+    for each in files:
+        if not each.startswith("/"):
+            raise ConfigError(f'file "{each}" must be an absolute path, such as /opt/lib/modules/6.1.0/acme.ko')
+    entries = tuple(_entries(registries.docker_configs))
+    authorities = "".join(_authorities(registries.authorities))
+    signer = read_signer(key_file, certificate_file, hash_name, passphrase_file)
+    session = Session(_ADDRESSES)
+
+    def named(image: Reference, tls: Tls) -> Named:
+        access = Access(credentials=credentials.matching(entries, image), tls=tls, ca_pem=authorities or None)
+        client = Client(image.registry, access, session=session, deadline_s=registries.deadline_s)
+        return Named(client=client, reference=image)
+
+    try:
+        outcome = image.sign(
+            named(source, registries.unsigned_tls),
+            named(target, registries.tls) if target else None,
+            files,
+            signer,
+        )
+    except (ImageError, SigningError, ContractError, OSError) as error:
+        print(printable(f"kmm: {error}"), file=sys.stderr)
+        return 1
+    finally:
+        session.close()
+    for line in _said(outcome, target, signer):
+        print(printable(line))
+    return 0
+
+
+def files_of(directory: str, kernel: str | None) -> tuple[str, ...]:
+    """Return the patterns of every module of a kernel, of all kernels where none is named."""
+    if not directory.startswith("/"):
+        raise ConfigError(f'directory "{directory}" must be an absolute path, such as /opt')
+    return modules.every(directory.rstrip("/"), kernel)
+
+
+def docker_configs(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return where credentials are for who names no files: where podman and docker keep them."""
+    if named := environ.get("REGISTRY_AUTH_FILE"):
+        return (Path(named),)
+    home = environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
+    found = Path(home, _CONFIGS[0])
+    return (found,) if found.exists() else ()
+
+
+def _said(outcome: Outcome, target: Reference | None, signer: Signer) -> Iterator[str]:
+    if outcome.already:
+        yield f"{target}: is signed already by {signer.certificate}: {outcome.digest}"
+        return
+    for platform, files in outcome.files.items():
+        for each in files:
+            older = f"; {each.replaced} older signature{'s' * (each.replaced > 1)} taken off" * bool(each.replaced)
+            yield (
+                f"{platform}{': ' * bool(platform)}{each.path}: signed with {signer.hash_name} by "
+                f"{signer.certificate}{older}"
+            )
+    yield f"{target}: {outcome.digest}" if target else "nothing is pushed"
+
+
+def _parsed(text: str) -> Reference:
+    try:
+        return reference.parse(text)
+    except reference.ReferenceError as error:
+        raise ConfigError(f"image {error}") from None
+
+
+def _entries(paths: Sequence[Path]) -> Iterator[Entry]:
+    for path in paths:
+        files = [path] if not path.is_dir() else [path / name for name in (*_CONFIGS, _CFG) if (path / name).exists()]
+        for file in files:
+            read = credentials.read_cfg if file.name == _CFG else credentials.read_config
+            try:
+                yield from read(read_limited(file, credentials.SIZE_MOST))
+            except CredentialsError as error:
+                raise ConfigError(f"{file}: {error}") from None
+
+
+def _authorities(paths: Sequence[Path]) -> Iterator[str]:
+    for path in paths:
+        files = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES) if path.is_dir() else [path]
+        for file in files:
+            yield read_limited(file, _AUTHORITIES_MOST).decode("ascii", "replace") + "\n"

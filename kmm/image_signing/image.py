@@ -1,0 +1,251 @@
+"""An image, or an index of images, signed: read from one repository, pushed to another or the same.
+
+Everything is signed before anything is pushed, and the tag comes last: what has the signed image's name is signed.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from kmm.contract import Forbidden, Unavailable
+from kmm.image_signing import modules
+from kmm.image_signing import record as records
+from kmm.image_signing.errors import ImageError, NoModulesError
+from kmm.image_signing.modules import SignedFile, SignedLayer
+from kmm.image_signing.record import Record
+from kmm.oci import addition
+from kmm.oci.client import Client, Image
+from kmm.oci.layers import LayerError
+from kmm.oci.manifest import DOCKER_MANIFEST, SIZE_MOST, Descriptor, Index, Manifest, ManifestError, digest_of
+from kmm.oci.reference import Reference, parse
+from kmm.oci.transfer import Place, transfer
+from kmm.signing.signer import Signer
+
+_CREATED_BY = "kmm sign-image"
+# Buildkit's statements about an image are in its index.
+_STATEMENT_OF = "vnd.docker.reference.digest"
+_NOT_DISTRIBUTED = ("nondistributable", "foreign")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """An image, and who may ask its registry."""
+
+    client: Client
+    reference: Reference
+
+    @property
+    def place(self) -> Place:
+        """Its repository."""
+        return Place(client=self.client, repository=self.reference.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """`digest`: of the signed image; `already`: it was there, and nothing was done; `files`: by platform.
+
+    A platform is such as `linux/amd64`, and empty where the image is no index.
+    """
+
+    digest: str
+    already: bool = False
+    files: Mapping[str, tuple[SignedFile, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signed:
+    """One image, ready to be pushed. `source`: what it was."""
+
+    source: Manifest
+    layer: SignedLayer
+    configuration: bytes
+    manifest: bytes
+
+
+def sign(unsigned: Named, signed: Named | None, wanted: Sequence[str], signer: Signer) -> Outcome:
+    """Sign the modules of `unsigned` that `wanted` names (paths and patterns), and push the result as `signed`.
+
+    Without `signed` nothing is pushed. Of an index each image for Linux that has such files is signed, and the others
+    are as they were. What was signed so already is left alone. The directory for temporary files takes the modules.
+
+    Raises:
+        ImageError: the image is not there, lacks what is to be signed, or cannot be signed.
+        Unavailable, Forbidden: a registry cannot say, or refuses.
+        OSError: the temporary files.
+        Whatever the signer raises.
+    """
+    try:
+        image = unsigned.client.manifest(unsigned.reference)
+        if image is None:
+            raise ImageError("does not exist")  # noqa: TRY301
+        record = Record(
+            unsigned=image.digest,
+            certificate=signer.certificate.fingerprint,
+            how=records.how(wanted, signer.hash_name),
+        )
+        if signed and (there := _done(unsigned, signed, record)):
+            return Outcome(digest=there, already=True)
+        with tempfile.TemporaryDirectory(prefix="kmm-sign-image-") as folder:
+            return _Work(unsigned, signed, wanted, signer, record, Path(folder)).go(image)
+    except (ManifestError, LayerError, ImageError) as error:
+        where = "a layer " if isinstance(error, LayerError) else ""
+        raise ImageError(f"{unsigned.reference}: {where}{error}") from None
+
+
+def _done(unsigned: Named, signed: Named, record: Record) -> str:
+    """Return the digest of the signed image where it is there, made of the same and in the same way."""
+    try:
+        there = signed.client.manifest(signed.reference)
+        said = _said(signed, there) if there else {}
+    except (Unavailable, Forbidden):
+        return ""  # if that lasts, pushing tells it
+    in_place = (unsigned.place.name, unsigned.reference.wanted) == (signed.place.name, signed.reference.wanted)
+    return there.digest if there and record.is_in(said, in_place=in_place) else ""
+
+
+def _said(named: Named, image: Image) -> Mapping[str, str]:
+    """Return the annotations of an image; of Docker's, which have none, the labels."""
+    if image.annotations or image.media_type != DOCKER_MANIFEST or not isinstance(image.manifest, Manifest):
+        return image.annotations
+    return addition.labels_of(_whole(named.place, image.manifest.config))
+
+
+def _whole(place: Place, descriptor: Descriptor) -> bytes:
+    if descriptor.size > SIZE_MOST:
+        raise ManifestError(f"has a configuration larger than {SIZE_MOST // 1024 // 1024} MiB")
+    with place.client.blob(place.repository, descriptor) as blob:
+        return b"".join(blob)
+
+
+class _Work:
+    """Signs one image or index. `folder`: an empty one for temporary files."""
+
+    def __init__(
+        self,
+        unsigned: Named,
+        signed: Named | None,
+        wanted: Sequence[str],
+        signer: Signer,
+        record: Record,
+        folder: Path,
+    ) -> None:
+        self._unsigned, self._signed, self._wanted = unsigned, signed, wanted
+        self._signer, self._record, self._folder = signer, record, folder
+
+    def go(self, image: Image) -> Outcome:
+        """Sign, then push."""
+        if isinstance(image.manifest, Index):
+            return self._index(image, image.manifest)
+        made = self._one(image)
+        if self._signed:
+            self._push(self._signed, made)
+            self._name(self._signed, made.manifest, made.source.media_type)
+        return Outcome(digest=digest_of(made.manifest), files={"": made.layer.files})
+
+    def _index(self, image: Image, index: Index) -> Outcome:
+        made: dict[str, _Signed] = {}
+        others: list[Image] = []
+        lacking: NoModulesError | None = None
+        for entry in index.manifests:
+            if entry.digest in made or _STATEMENT_OF in entry.annotations:
+                continue
+            child = self._child(entry)
+            if entry.platform is None or entry.platform.os == "linux":
+                try:
+                    made[entry.digest] = self._one(child)
+                    continue
+                except NoModulesError as error:
+                    lacking = lacking or error
+                except ImageError as error:
+                    raise ImageError(f"its image for {_platform(entry)} {error}") from None
+            others.append(child)
+        if not made:
+            raise lacking or ImageError("is an index without an image for Linux")
+        # Statements are about what an image was: those about one that is signed are no longer true.
+        statements = [each for each in index.manifests if _STATEMENT_OF in each.annotations]
+        without = frozenset(each.digest for each in statements if each.annotations[_STATEMENT_OF] in made)
+        others += [self._child(each) for each in statements if each.digest not in without]
+        data = addition.replace_in_index(
+            image.data,
+            {digest: each.manifest for digest, each in made.items()},
+            without=without,
+            annotations=self._record.annotations,
+        )
+        if self._signed:
+            for signed in made.values():
+                self._push(self._signed, signed)
+                self._signed.client.push_manifest(
+                    self._signed.reference.name, signed.manifest, signed.source.media_type
+                )
+            for other in others:
+                self._keep(self._signed, other)
+            self._name(self._signed, data, index.media_type)
+        platforms = {each.digest: _platform(each) for each in index.manifests}
+        return Outcome(
+            digest=digest_of(data), files={platforms[digest]: each.layer.files for digest, each in made.items()}
+        )
+
+    def _child(self, entry: Descriptor) -> Image:
+        found = self._unsigned.client.manifest(parse(f"{self._unsigned.reference.repository}@{entry.digest}"))
+        if found is None:
+            raise ImageError("is an index that names an image which is not there")
+        if not isinstance(found.manifest, Manifest):
+            raise ImageError("is an index in an index, which runtimes do not look into")
+        return found
+
+    def _one(self, image: Image) -> _Signed:
+        """Sign one image."""
+        source = image.manifest
+        if not isinstance(source, Manifest):
+            raise ImageError("is no image")
+        place = self._unsigned.place
+        configuration = _whole(place, source.config)
+        openers = [partial(place.client.blob, place.repository, each) for each in source.layers]
+        folder = Path(tempfile.mkdtemp(dir=self._folder))
+        layer = modules.sign(openers, self._wanted, self._signer, folder)
+        number = len(layer.files)
+        said = self._record.annotations
+        configuration = addition.add_to_configuration(
+            configuration,
+            source,
+            layer.layer,
+            created_by=_CREATED_BY,
+            comment=f"{number} kernel module{'s' * (number > 1)} signed with {self._signer.hash_name} by the "
+            f"certificate {self._record.certificate}",
+            labels=said if source.media_type == DOCKER_MANIFEST else {},
+        )
+        manifest = addition.add_to_manifest(image.data, source, configuration, layer.layer, annotations=said)
+        return _Signed(source=source, layer=layer, configuration=configuration, manifest=manifest)
+
+    def _push(self, target: Named, made: _Signed) -> None:
+        """Push all that a signed image consists of, but for its manifest."""
+        self._transfer(target, made.source.layers)
+        with made.layer.content.open("rb") as stream:
+            target.client.upload(
+                target.reference.name, stream, digest=made.layer.layer.digest, size=made.layer.layer.size
+            )
+        target.client.upload(target.reference.name, made.configuration)
+
+    def _keep(self, target: Named, image: Image) -> None:
+        """Have an image of the index in the other repository as it is."""
+        if target.place.name == self._unsigned.place.name or not isinstance(image.manifest, Manifest):
+            return
+        self._transfer(target, [image.manifest.config, *image.manifest.layers])
+        target.client.push_manifest(target.reference.name, image.data, image.media_type)
+
+    def _transfer(self, target: Named, blobs: Sequence[Descriptor]) -> None:
+        for each in {each.digest: each for each in blobs}.values():
+            if not any(word in each.media_type for word in _NOT_DISTRIBUTED):
+                transfer(self._unsigned.place, target.place, each)
+
+    def _name(self, target: Named, data: bytes, media_type: str) -> None:
+        target.client.push_manifest(target.reference.name, data, media_type, target.reference.tag or "latest")
+
+
+def _platform(entry: Descriptor) -> str:
+    found = entry.platform
+    return "/".join(filter(None, (found.os, found.architecture, found.variant))) if found else entry.digest

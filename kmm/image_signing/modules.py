@@ -1,0 +1,147 @@
+"""The modules of one image: found in its layers, signed, and put into a new layer."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kmm.image_signing.errors import ImageError, NoModulesError
+from kmm.oci import glob, layers, new_layer
+from kmm.oci.layers import Located, Opener
+from kmm.oci.new_layer import NewEntry, NewLayer
+from kmm.oci.tar import CHUNK, Limits, Member
+from kmm.signing.compression import SIZE_MOST
+from kmm.signing.errors import ModuleError
+from kmm.signing.signer import Signer
+
+LIMITS = Limits(file=SIZE_MOST, files=4 * SIZE_MOST)
+
+_SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
+# They speak of the contents that a file had before.
+_XATTRS_DROPPED = frozenset({"security.ima", "security.evm"})
+_PACKED = re.compile(r"\.ko\.(xz|gz|zst)$")
+_NEAREST_RATIO = 0.4
+_SHOWN_MOST = 3
+_SHOWN_LONGEST = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedFile:
+    """A module in an image. `path`: absolute; `replaced`: how many older signatures were taken off."""
+
+    path: str
+    replaced: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedLayer:
+    """A layer of signed modules, to be pushed from a file."""
+
+    layer: NewLayer
+    content: Path
+    files: tuple[SignedFile, ...]
+
+
+def every(directory: str, kernel: str | None) -> tuple[str, ...]:
+    """Return the patterns of every module of a kernel (None: of all) in `<directory>/lib/modules`."""
+    modules = glob.escape(f"{directory}/lib/modules") + (f"/{glob.escape(kernel)}" if kernel else "")
+    return tuple(f"{modules}/**/*{suffix}" for suffix in _SUFFIXES)
+
+
+def sign(openers: Sequence[Opener], wanted: Sequence[str], signer: Signer, folder: Path) -> SignedLayer:
+    """Sign the modules that `wanted` names: paths and patterns.
+
+    `folder`: an empty one, for what is too large for memory.
+
+    Raises:
+        NoModulesError: none of it is there.
+        ImageError: one that is named is not there, or a file is no module.
+        LayerError: a layer cannot be read.
+        Whatever the openers and the signer raise.
+    """
+    found = layers.locate(openers, wanted, _Spool(folder), LIMITS)
+    if not found.files:
+        raise NoModulesError(missing(wanted, found.nearby))
+    named = [path for path in found.missing if not glob.is_glob(path)]
+    if named:
+        raise ImageError(missing(named, found.nearby))
+    entries: dict[str, NewEntry] = {}
+    signed: list[SignedFile] = []
+    first: dict[tuple[int, str], tuple[str, int]] = {}
+    for each in found.files:
+        for path, attributes in each.directories.items():
+            entries.setdefault(path, NewEntry(path=path, attributes=attributes))
+        same_as, replaced = first.get((each.layer, each.stored), ("", 0))
+        if not same_as:
+            replaced = _sign(each, signer)
+            first[each.layer, each.stored] = each.path, replaced
+        kept = {name: value for name, value in each.attributes.xattrs.items() if name not in _XATTRS_DROPPED}
+        entries[each.path] = NewEntry(
+            path=each.path,
+            attributes=replace(each.attributes, xattrs=kept),
+            content=None if same_as else each.content,
+            same_as=same_as,
+        )
+        signed.append(SignedFile(path=f"/{each.path}", replaced=replaced))
+    content = folder / "layer"
+    with content.open("wb") as stream:
+        layer = new_layer.write(entries.values(), stream)
+    for each in found.files:
+        each.content.unlink(missing_ok=True)
+    return SignedLayer(layer=layer, content=content, files=tuple(signed))
+
+
+def missing(wanted: Sequence[str], names: Sequence[str]) -> str:
+    """Return what to say of files that are not there: the nearest of `names`, which are."""
+    # Patterns for each compression are one to whoever reads this.
+    paths = list(dict.fromkeys(_PACKED.sub(".ko", each) if glob.is_glob(each) else each for each in wanted))
+    said = ", ".join(_shown(each) for each in paths[:_SHOWN_MOST])
+    near = list(dict.fromkeys(each for path in paths[:_SHOWN_MOST] for each in _nearest(path, names)))
+    if not near:
+        return f"has no {said}" + ("" if names else ", and no kernel module at all")
+    return f"has no {said}; what is near: {', '.join(map(_shown, near[:_SHOWN_MOST]))}"
+
+
+def _sign(located: Located[Path], signer: Signer) -> int:
+    """Sign the file where it is kept, and return how many older signatures it had."""
+    made = located.content.with_suffix(".signed")
+    try:
+        with located.content.open("rb") as source, made.open("wb") as target:
+            signed = signer.sign(source, target)
+    except ModuleError as error:
+        raise ImageError(f"has a file that cannot be signed: {_shown(f'/{located.path}')} {error}") from None
+    made.replace(located.content)
+    return signed.replaced
+
+
+def _nearest(path: str, names: Sequence[str]) -> Iterator[str]:
+    """Yield the absolute paths that are likest: of the same name first."""
+    base = path.rpartition("/")[2]
+    yield from (f"/{name}" for name in names if name.rpartition("/")[2] == base)
+    for name in difflib.get_close_matches(path.strip("/")[:512], names, n=_SHOWN_MOST, cutoff=_NEAREST_RATIO):
+        yield f"/{name}"
+
+
+def _shown(path: str) -> str:
+    return path if len(path) <= _SHOWN_LONGEST else f"{path[: _SHOWN_LONGEST - 1]}…"
+
+
+class _Spool:
+    """Keeps contents in files."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, 0
+
+    def keep(self, member: Member) -> Path:
+        self._number += 1
+        path = self._folder / f"{self._number}"
+        with path.open("wb") as stream:
+            while piece := member.read(CHUNK):
+                stream.write(piece)
+        return path
+
+    def drop(self, kept: Path) -> None:
+        kept.unlink()
