@@ -169,7 +169,8 @@ class SignRequest:
     `files`: absolute paths or globs inside the image; empty means every module below
     `<dir_name>/lib/modules/<kernel>`. Secrets are named, never read. `certificate`: the sha256 fingerprint of the
     certificate, where it is known, to be recorded in the manifest under CERTIFICATE_ANNOTATION, so that a rotated one
-    is noticed. `params`: the Module's `sign.params`.
+    is noticed. `pull_secrets`: those with credentials, in the order to try them: `push_secret`, where there is one,
+    then those of the service account. `params`: the Module's `sign.params`.
     """
 
     module: ModuleRef
@@ -182,6 +183,7 @@ class SignRequest:
     cert_secret: str | None = None
     certificate: str = ""
     push_secret: str | None = None
+    pull_secrets: tuple[str, ...] = ()
     push_tls: Tls = Tls()
     unsigned_tls: Tls = Tls()
     node_selector: Mapping[str, str] = field(default_factory=dict)

@@ -19,6 +19,7 @@ SECRETS = "/run/secrets"
 _ARCHITECTURE = "kubernetes.io/arch"
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NAME_LONGEST = 253
+_MODE = 0o440
 _QUANTITY = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?([eE][0-9]{1,2}|[numkKMGTPE]|[KMGTPE]i)?")
 _DEADLINE_LONGEST_S = 7 * 24 * 3600
 _SAID_LONGEST = 900  # characters: with what is said before it, less than the core keeps
@@ -120,8 +121,7 @@ def secret_mounts(secrets: Iterable[SecretFiles]) -> list[Mounted]:
     """
     secrets = tuple(secrets)
     for each in secrets:
-        if not is_name(each.name):
-            raise ValueError(f'"{each.name[:100]}" is the name of no Secret')
+        _need_secret(each.name)
     return [
         Mounted(
             volume={"name": f"secret-{index}", "secret": {"secretName": each.name}},
@@ -129,6 +129,21 @@ def secret_mounts(secrets: Iterable[SecretFiles]) -> list[Mounted]:
         )
         for index, each in enumerate(secrets)
     ]
+
+
+def secret_files_mount(volume: str, secret: str, files: Mapping[str, str], folder: str) -> Mounted:
+    """Return keys of a Secret as files in a folder, by the names of the files, for the pod's fsGroup alone.
+
+    What is not there is left out: whoever looks for it says more than a pod that never starts. Raises ValueError for
+    what no Secret can be called.
+    """
+    _need_secret(secret)
+    items = [{"key": key, "path": path} for key, path in files.items()]
+    source = {"secretName": secret, "items": items, "optional": True, "defaultMode": _MODE}
+    return Mounted(
+        volume={"name": volume, "secret": source},
+        mount={"name": volume, "mountPath": folder, "readOnly": True},
+    )
 
 
 def dockerfile_mount(request: BuildRequest, folder: str) -> Mounted:
@@ -193,6 +208,11 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
         return Progress(state=State.RUNNING)
     reason, message = next((why for each in statuses for why in _waits(each)), ("", ""))
     return Progress(state=State.PENDING, reason=reason, message=message)
+
+
+def _need_secret(name: str) -> None:
+    if not is_name(name):
+        raise ValueError(f'"{name[:100]}" is the name of no Secret')
 
 
 def _deadline(found: Mapping[str, Any], reason: str) -> Iterator[str]:

@@ -20,6 +20,7 @@ from kmm.job import (
     observe_job,
     placement,
     refuse_unknown,
+    secret_files_mount,
     secret_mounts,
 )
 
@@ -238,6 +239,18 @@ def test_each_secret_is_a_folder_of_its_own_however_long_its_name():
 def test_what_no_secret_can_be_called_is_refused(name):
     with pytest.raises(ValueError, match="is the name of no Secret"):
         secret_mounts((SecretFiles(name=name),))
+    with pytest.raises(ValueError, match="is the name of no Secret"):
+        secret_files_mount("v", name, {}, "/d")
+
+
+def test_keys_of_a_secret_are_files_for_the_pods_group_and_none_keeps_it_from_starting():
+    mounted = secret_files_mount("v", "s", {"key": "file"}, "/d")
+    items = [{"key": "key", "path": "file"}]
+    assert mounted.volume == {
+        "name": "v",
+        "secret": {"secretName": "s", "items": items, "optional": True, "defaultMode": 0o440},
+    }
+    assert mounted.mount == {"name": "v", "mountPath": "/d", "readOnly": True}
 
 
 def test_a_dockerfile_is_a_file_whatever_its_key_is_called():

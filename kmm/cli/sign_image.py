@@ -104,9 +104,10 @@ def docker_configs(environ: Mapping[str, str]) -> tuple[Path, ...]:
     """Return where credentials are for who names no files: where podman and docker keep them."""
     if named := environ.get("REGISTRY_AUTH_FILE"):
         return (Path(named),)
-    home = environ.get("DOCKER_CONFIG") or str(Path("~/.docker").expanduser())
-    found = Path(home, _CONFIGS[0])
-    return (found,) if found.exists() else ()
+    home = environ.get("HOME", "")
+    folder = environ.get("DOCKER_CONFIG") or (home and f"{home}/.docker")
+    found = Path(folder, _CONFIGS[0])
+    return (found,) if folder and found.exists() else ()
 
 
 def _said(outcome: Outcome, target: Reference | None, signer: Signer) -> Iterator[str]:
@@ -132,13 +133,17 @@ def _parsed(text: str) -> Reference:
 
 def _entries(paths: Sequence[Path]) -> Iterator[Entry]:
     for path in paths:
-        files = [path] if not path.is_dir() else [path / name for name in (*_CONFIGS, _CFG) if (path / name).exists()]
+        folder = path.is_dir()
+        files = [path / name for name in (*_CONFIGS, _CFG) if (path / name).exists()] if folder else [path]
         for file in files:
             read = credentials.read_cfg if file.name == _CFG else credentials.read_config
             try:
                 yield from read(read_limited(file, credentials.SIZE_MOST))
             except CredentialsError as error:
-                raise ConfigError(f"{file}: {error}") from None
+                if not folder:
+                    raise ConfigError(f"{file}: {error}") from None
+                # A Secret among several, as the kubelet has it: another one may do.
+                print(printable(f"kmm: warning: {file}: {error}"), file=sys.stderr)
 
 
 def _authorities(paths: Sequence[Path]) -> Iterator[str]:

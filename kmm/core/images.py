@@ -385,6 +385,7 @@ def _sign_job(
         cert_secret=sign.cert_secret,
         certificate=certificate(sign, view),
         push_secret=push_secret,
+        pull_secrets=view.pull_secrets,
         push_tls=target.tls,
         unsigned_tls=unsigned_tls,
         node_selector=target.build.selector if target.build else {},
@@ -404,6 +405,7 @@ def _sign_job(
         [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.unsigned_tls)],
         dict(sign.params),
         [dict(each) for each in request.tolerations],
+        list(request.pull_secrets),
     )
     return _Job(
         type=SIGN,

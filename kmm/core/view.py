@@ -214,7 +214,7 @@ class View:
     every watch has synced once; before that, what is not seen may yet be there.
     `openshift_builds`: whether the API server has OpenShift's builds.
     `answers`: kept by `kmm.core.images.learn`; `stale`: those that are too old to start anything from. `access`: of
-    the Module's questions.
+    the Module's questions; `pull_secrets`: what they are asked with, in the order to try them.
     """
 
     targets: Mapping[str, KernelNodes] = field(default_factory=dict)
@@ -225,6 +225,7 @@ class View:
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     stale: frozenset[Question] = frozenset()
     access: str = ""
+    pull_secrets: tuple[str, ...] = ()
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()

@@ -202,6 +202,7 @@ class Cluster:
             answers=answers,
             stale=stale,
             access=referred.access,
+            pull_secrets=referred.pull_secrets,
             dockerfiles=referred.dockerfiles,
             secrets=referred.secrets,
             taken=frozenset(self._taken.get(subject.uid, ())),

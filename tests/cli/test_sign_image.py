@@ -96,6 +96,12 @@ def test_credentials_are_read_as_docker_and_kubernetes_keep_them(here, serve, tm
     assert (code, err) == (0, "")
 
 
+def test_what_is_wrong_in_a_folder_of_credentials_is_a_warning(run, tmp_path):
+    (tmp_path / ".dockerconfigjson").write_text("s3cret")
+    code, _, err = run("--docker-config", tmp_path)
+    assert (code, err) == (0, f"kmm: warning: {tmp_path}/.dockerconfigjson: is no JSON\n")
+
+
 def test_each_side_has_tls_of_its_own(here, serve):
     plain, secure = serve(tls=False), serve()
     plain.registry.push_image("acme:1", {PATH: MODULE})

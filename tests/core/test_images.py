@@ -509,6 +509,12 @@ def test_the_signer_is_asked_with_all_that_the_module_says():
     assert request["params"] == {"x": 1}
 
 
+def test_the_signer_is_told_which_secrets_have_credentials_and_a_change_of_them_is_another_task():
+    request = request_of(started(SIGN, pull_secrets=("push", "of-the-account")))
+    assert list(request["pull_secrets"]) == ["push", "of-the-account"]
+    assert started(SIGN).name != started(SIGN, pull_secrets=("push",)).name
+
+
 @pytest.mark.parametrize("how", [BUILD, SIGN])
 def test_the_pods_of_a_task_hold_no_token_of_a_service_account(how):
     assert started(how).manifest["spec"]["template"]["spec"].get("automountServiceAccountToken") is False

@@ -63,6 +63,12 @@ def finished_at_s(known):
     return task.finished_at_s
 
 
+def test_with_what_registries_are_asked_is_in_the_view(known):
+    known.modules.put(item_of({**a_module(), "metadata": meta("m", "u")}, trim_module))
+    view = known.view(known.subject("kmm-system", "m"), Referred(pull_secrets=("push", "other"), access="x"))
+    assert (view.pull_secrets, view.access) == (("push", "other"), "x")
+
+
 @pytest.mark.parametrize(("ended", "year"), [("2020-01-01T00:00:00Z", 2020), ("2200-01-01T00:00:00Z", None)])
 def test_a_task_ended_when_it_says_so_but_never_after_it_was_seen(known, monkeypatch, ended, year):
     module = a_module()
