@@ -56,7 +56,7 @@ class Limits:
     header: int = 1024 * 1024
     links: int = 40
     text: int = 16 * 1024 * 1024
-    hiding: int = 300_000
+    hiding: int = 200_000
 
 
 class Readable(Protocol):

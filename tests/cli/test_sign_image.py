@@ -9,9 +9,12 @@ import pytest
 from cli.test_commands import kmm
 from cli.test_sign_module import ENCRYPTED, PAIR
 from image_signing.images import contents
+from kmm_sign_file import SignFile
 from oci.conftest import serve, served, session
 from signing.golden import GOLDEN, MODULE, PASSPHRASE, golden
 from signing.made import A_DAY, NOW, certificate_pem
+
+from kmm.contract import ModuleRef, SignRequest
 
 __all__ = ["serve", "served", "session"]
 
@@ -195,3 +198,43 @@ def test_wrong_use_is_one_line_and_code_2(run, images, options, said):
     code, out, err = run(*options, images=images)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+def test_what_the_default_signer_renders_is_a_command_that_works(here, serve, tmp_path, monkeypatch):
+    served = serve(auth="bearer")
+    served.registry.push_image("acme:1", {PATH: MODULE})
+    images = [f"{served.registry.host}/{name}" for name in ("acme:1", "signed:1")]
+    request = SignRequest(
+        module=ModuleRef(namespace="n", name="m"),
+        kernel="6.1.0",
+        unsigned_image=images[0],
+        image=images[1],
+        dir_name="/opt",
+        key_secret="pair",
+        cert_secret="pair",
+        push_secret="push",
+        pull_secrets=("push", "gone"),
+        params={"hash": "sha512"},
+    )
+    (job,) = SignFile(image="kmm", authorities="authorities").render(request)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    pair = {"key": golden("issued.key.pem"), "cert": golden("issued.der"), "passphrase": PASSPHRASE}
+    held = {
+        "/run/secrets/pair": pair,
+        "/run/kmm/registries/0": {".dockerconfigjson": served.registry.docker_config("user").encode()},
+        "/run/kmm/registries/1": {},
+        "/run/kmm/authorities": {"ca.crt": served.registry.ca_pem.encode()},
+    }
+    assert [each["mountPath"] for each in container["volumeMounts"]][:-1] == [*held]
+    root = tmp_path / "root"
+    for folder, files in held.items():
+        (root / folder[1:]).mkdir(parents=True)
+        for name, content in files.items():
+            (root / folder[1:] / name).write_bytes(content)
+    arguments = [each.replace("=/run/", f"={root}/run/") for each in container["args"]]
+    assert container["command"] == ["kmm", "sign-image"]
+    monkeypatch.setattr(sys, "stdin", None)
+    code, out, err = here("sign-image", *arguments)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{PATH}: signed with sha512 by ")
+    assert f"{served.registry.host}/signed:1" in out
