@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ssl
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -26,6 +26,8 @@ from kmm.runtime.watch import Source, Watch
 _NAMESPACES = 20  # with more of them, one watch of all is cheaper
 _DOCKERFILE = ("dockerfile", "Dockerfile")
 _EVERYWHERE = ""
+_DER_BEGINS = b"\x30"
+_PEM = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,13 +211,16 @@ def facts(data: Mapping[str, str], kind: str = "") -> SecretFacts:
 
 
 def _fingerprint(encoded: str | None) -> str:
-    """Return the sha256 of a certificate, DER or PEM, or an empty text."""
+    """Return the sha256 of a certificate, DER or PEM (of several the first), or an empty text.
+
+    As kmm.signing.certificate has it, which signers record: two that differ would sign again and again.
+    """
     if not encoded:
         return ""
     try:
         der = base64.b64decode(encoded)
-        if der.lstrip().startswith(b"-----BEGIN"):
-            der = ssl.PEM_cert_to_DER_cert(der.decode().strip())
+        if not der.startswith(_DER_BEGINS) and (found := _PEM.search(der)):
+            der = base64.b64decode(found[1])
     except ValueError:
         return ""
     return hashlib.sha256(der).hexdigest()
