@@ -101,17 +101,17 @@ def _done(unsigned: Named, signed: Named, record: Record) -> str:
     try:
         there = signed.client.manifest(signed.reference)
         said = _said(signed, there) if there else {}
-    except (Unavailable, Forbidden):
-        return ""  # if that lasts, pushing tells it
+    except (Unavailable, Forbidden, ManifestError):
+        return ""  # if that matters, pushing tells it
     in_place = (unsigned.place.name, unsigned.reference.wanted) == (signed.place.name, signed.reference.wanted)
     return there.digest if there and record.is_in(said, in_place=in_place) else ""
 
 
 def _said(named: Named, image: Image) -> Mapping[str, str]:
     """Return the annotations of an image; of Docker's, which have none, the labels."""
-    if image.annotations or image.media_type != DOCKER_MANIFEST or not isinstance(image.manifest, Manifest):
+    if image.media_type != DOCKER_MANIFEST or not isinstance(image.manifest, Manifest):
         return image.annotations
-    return addition.labels_of(_whole(named.place, image.manifest.config))
+    return {**addition.labels_of(_whole(named.place, image.manifest.config)), **image.annotations}
 
 
 def _whole(place: Place, descriptor: Descriptor) -> bytes:

@@ -88,6 +88,15 @@ def test_the_same_image_makes_the_same_signed_image(sign, push):
     assert sign("acme:1", "a:1").digest == sign("acme:1", "b:2").digest == sign("acme:1", None).digest
 
 
+@pytest.mark.parametrize("docker", [False, True])
+def test_something_else_that_has_the_name_is_replaced(served, sign, push, docker):
+    push()
+    push("signed:1", NONE, docker=docker)
+    too_large = {"digest": served.client().upload("signed", b" " * (5 << 20)), "size": 5 << 20}
+    tampered(served, "signed:1", lambda body: body["config"].update(too_large))
+    assert sign("acme:1", "signed:1", PATH).digest == served.registry.images()["signed:1"]
+
+
 def test_an_image_can_be_signed_under_its_own_name(served, sign, push, signer_of):
     push()
     first = sign("acme:1", "acme:1", PATH)
