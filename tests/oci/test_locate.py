@@ -220,6 +220,7 @@ def test_a_link_leads_to_the_images_own_file_and_never_out(target):
         (gzip.compress(tar(("m/a.ko", b"1" * 5000)))[:-20], {}, "breaks off"),
         (pax(b"size=99999") + header(b"m/a.ko", 1) + bytes(512), {}, "breaks off"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_broken_or_a_bomb_is_refused(layer, limits, said):
     with pytest.raises(LayerError, match=said):
