@@ -126,8 +126,9 @@ def configuration() -> str:
         "`kmm plugins` lists both):\n\n```yaml\nplugins:\n  allow: [acme-kmm]\n  options:\n    acme:\n"
         "      mirror: registry.example.com\n```\n\n"
         "From the environment alone, as in the Go operator's manifests: `OPERATOR_NAMESPACE`,\n"
-        "`RELATED_IMAGES_BUILD`, `RELATED_IMAGES_SIGN`, `RELATED_IMAGES_MUST_GATHER`; and `RELATED_IMAGES_BUILDAH` and\n"
-        "`RELATED_IMAGES_OPERATOR`, the operator's own image, which signs where `RELATED_IMAGES_SIGN` names none.\n"
+        "`RELATED_IMAGES_BUILD`, `RELATED_IMAGES_SIGN`, `RELATED_IMAGES_MUST_GATHER`;\n"
+        "and `RELATED_IMAGES_BUILDAH`, and `RELATED_IMAGES_OPERATOR`: the operator's own image, which signs where\n"
+        "`RELATED_IMAGES_SIGN` names none.\n"
     )
     return "".join(found)
 
