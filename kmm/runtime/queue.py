@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import threading
 import time
@@ -30,6 +31,7 @@ class Queue(Generic[K]):
         self._ready: list[dict[K, None]] = [{} for _ in range(lanes)]
         self._later: list[tuple[float, int, K, int]] = []
         self._due: dict[K, float] = {}
+        self._alarm = math.inf  # when somebody who waits will look again
         self._working: dict[K, bool] = {}  # whether it is wanted again
         self._lane: dict[K, int] = {}
         self._failures: dict[K, int] = {}
@@ -64,8 +66,7 @@ class Queue(Generic[K]):
             self._due[key] = due
             self._count += 1
             heapq.heappush(self._later, (due, self._count, key, lane))
-            if self._later[0][2] == key:
-                self._changed.notify()  # whoever waits for the next one waits too long
+            self._call()
 
     def take(self) -> K | None:
         """Wait for a key and take it; None once the queue is closed. It is to be given back with `done`."""
@@ -92,10 +93,25 @@ class Queue(Generic[K]):
                         self._working[key] = False
                         self._held[key] = group
                         self._busy[group] += 1
-                        if self._later or any(self._ready):
-                            self._changed.notify()  # who leaves may have been the only one to wait for the next
+                        self._call()
                         return key
-                self._changed.wait(self._later[0][0] - now if self._later else None)
+                self._wait(now)
+
+    def _wait(self, now: float) -> None:
+        """Wait for a key, and for the next that is due where nobody else does."""
+        due = self._later[0][0] if self._later else math.inf
+        if due >= self._alarm:
+            self._changed.wait()
+            return
+        self._alarm = due
+        self._changed.wait(due - now)
+        if self._alarm == due:
+            self._alarm = math.inf
+
+    def _call(self) -> None:
+        """Wake somebody, where there is a key that nobody who waits will see in time."""
+        if any(self._ready) or (self._later and self._later[0][0] < self._alarm):
+            self._changed.notify()
 
     def done(self, key: K, lane: int = 1) -> None:
         """Give a key back: it is forgotten, or served again where it was wanted meanwhile."""
@@ -106,7 +122,7 @@ class Queue(Generic[K]):
                 self._ready[lane][key] = None
             elif key not in self._due:
                 self._group.pop(key, None)
-            self._changed.notify()
+            self._call()
 
     def back_off(self, key: K, lane: int = 1, *, least_s: float = 0) -> float:
         """Ask again after a delay that doubles with each failure in a row; return it."""
