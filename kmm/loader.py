@@ -37,6 +37,7 @@ from kmm.contract import (
     nearest,
 )
 from kmm.core.reasons import Reason
+from kmm.errors import ConfigError
 
 OWN_DISTRIBUTIONS = frozenset(
     f"kmm-{name}"
@@ -98,6 +99,28 @@ class _Found:
             reason=reason,
             message=_one_line(message),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Installed:
+    """An entry point of ours that is installed. `value`: the object that it names."""
+
+    name: str
+    value: str
+    distribution: Distribution
+
+
+def find(name: str) -> Installed:
+    """Return the installed plugin of that name, without importing it. Raises ConfigError, naming those there are."""
+    known: dict[str, Installed] = {}
+    for distribution in distributions():
+        for each in _entry_points([distribution], []):
+            point = each.entry_point
+            known.setdefault(point.name, Installed(name=point.name, value=point.value, distribution=distribution))
+    if name not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise ConfigError(f'no plugin "{name[:80]}" is installed{nearest(name, known)} (installed: {names})')
+    return known[name]
 
 
 def load_catalog(

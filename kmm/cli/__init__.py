@@ -162,6 +162,33 @@ def _plugins(config: ConfigOption = None) -> None:
     raise typer.Exit(plugins(catalog_of(config)))
 
 
+@app.command("conformance")
+def _conformance(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Plugins, as `kmm plugins` calls them.")],
+    config: ConfigOption = None,
+    cluster: Annotated[
+        Path | None,
+        typer.Option(
+            "--cluster", metavar="KUBECONFIG", help="Whose API server judges what is rendered; an embedded one, else."
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE", help="Write what was found as JSON.")
+    ] = None,
+    more: Annotated[
+        list[str] | None, typer.Option("--pytest", metavar="ARGUMENT", help="For pytest, such as -x; several times.")
+    ] = None,
+) -> None:
+    """Ask installed plugins whether they keep the contract, rule by rule.
+
+    A plugin is run to be asked, whatever plugins.allow says. Exit code 0: every rule holds. 1: one is broken. 2: the
+    command is wrong, or there is no such plugin.
+    """
+    from kmm.cli.conformance import conformance
+
+    conformance(names, config, cluster, report, more or [])
+
+
 @app.command("crds")
 def _crds(
     output: Annotated[str, typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
