@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kmm.conformance import rendered
@@ -146,6 +146,8 @@ class RendererContract(Contract):
             derandomize=True,
             deadline=None,
             database=None,
+            report_multiple_bugs=False,
+            phases=[Phase.generate],  # to make the example smaller takes long, and says little more
             suppress_health_check=_SLOW,
         )
         @given(_seen([each.objects for each in renderings]), _PODS)

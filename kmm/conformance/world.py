@@ -165,7 +165,7 @@ class World:
 
         def is_ready() -> bool:
             found = status()
-            for each in found.get("kernels") or ():
+            for each in (*(found.get("kernels") or ()), *(found.get("conditions") or ())):
                 if each["reason"] in _FATAL:
                     broken(f"the Module is not Ready: {each['reason']}: {each['message']}")
             return _has_condition(found, "Ready")

@@ -1,0 +1,113 @@
+"""Both doors to the suite: who comes in, what is told at the end, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conformance.running import WRONG, conformance
+
+from kmm.conformance import BuilderContract
+from kmm.conformance.contract import rules
+from kmm.contract import CONTRACT_VERSION
+
+HEADER = """
+import pytest
+from kmm.conformance import DriverContract
+
+class TestGood(DriverContract):
+    @pytest.fixture
+    def plugin(self):
+        return "good"
+"""
+
+
+def ask_pytest(folder, *arguments, text=""):
+    """Run pytest as a vendor does, in a folder with one file of tests."""
+    (folder / "test_it.py").write_text(text)
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--rootdir={folder}", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(WRONG)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_name_that_nobody_has_is_refused_with_those_there_are(tmp_path):
+    found = conformance(tmp_path, "kaniiko")
+    assert (found.code, found.out) == (2, "")
+    assert 'no plugin "kaniiko" is installed; did you mean "kaniko"? (installed: ' in found.err
+    assert "daemonset, drivers, good" in found.err
+    assert found.report == {}
+
+
+def test_without_a_name_pytest_says_what_it_needs(tmp_path):
+    run = ask_pytest(tmp_path, "--pyargs", "kmm.conformance")
+    assert run.returncode != 0
+    assert "--kmm-plugin NAME says which plugin is asked" in run.stdout + run.stderr
+
+
+def test_a_subclass_is_the_other_door_to_the_same_rules(tmp_path):
+    run = ask_pytest(tmp_path, "--kmm-report=r.json", "test_it.py", text=HEADER)
+    assert run.returncode == 0, run.stdout
+    assert f"plugin contract {CONTRACT_VERSION}" in run.stdout
+    assert "holds    TestGood, driver: A Module that names the driver, and has a selector, is valid" in run.stdout
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["contract"] == CONTRACT_VERSION
+    assert [each["result"] for each in report["claims"]] == ["holds", "holds"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "    def test_the_merged_module_is_valid(self): pass",
+        "    test_the_merged_module_is_valid = None",
+        "    @pytest.mark.xfail\n    def test_the_merged_module_is_valid(self): pass",
+        "    @pytest.mark.skip(reason='later')\n    def test_the_merged_module_is_valid(self): pass",
+    ],
+)
+def test_to_override_a_rule_without_saying_why_is_refused(tmp_path, body):
+    run = ask_pytest(tmp_path, "test_it.py", text=f"{HEADER}\n{body}\n")
+    assert run.returncode == 2, run.stdout
+    assert "TestGood.test_the_merged_module_is_valid overrides a rule of kmm.conformance" in run.stdout
+
+
+def test_a_rule_that_is_excused_is_told_with_its_reason_and_never_holds(tmp_path):
+    body = "    @pytest.mark.xfail(reason='no mirror yet')\n    def test_the_merged_module_is_valid(self): pass"
+    run = ask_pytest(tmp_path, "--kmm-report=r.json", "test_it.py", text=f"{HEADER}\n{body}\n")
+    assert run.returncode == 0, run.stdout
+    claims = {each["rule"]: each for each in json.loads((tmp_path / "r.json").read_text())["claims"]}
+    excused = claims["the_merged_module_is_valid"]
+    assert (excused["result"], excused["why"]) == ("excused", "no mirror yet")
+    assert excused["says"].startswith("A Module that names the driver")
+    assert "excused  TestGood, driver: A Module" in run.stdout
+
+
+def test_the_report_has_every_rule_under_xdist_too(tmp_path):
+    run = ask_pytest(tmp_path, "-n2", "--kmm-report=r.json", "test_it.py", text=HEADER)
+    assert run.returncode == 0, run.stdout
+    assert len(json.loads((tmp_path / "r.json").read_text())["claims"]) == 2
+
+
+def test_a_run_that_asks_nothing_imports_nothing_of_it(tmp_path):
+    text = """
+import sys
+
+def test_it():
+    found = {name for name in sys.modules if name.partition(".")[0] in ("kmm", "hypothesis", "marshmallow")}
+    assert found == {"kmm", "kmm.conformance", "kmm.conformance.pytest_plugin"}
+"""
+    run = ask_pytest(tmp_path, "-p", "no:hypothesispytest", "test_it.py", text=text)
+    assert run.returncode == 0, run.stdout
+    assert "plugin contract" not in run.stdout
+
+
+def test_every_rule_says_itself():
+    for name, rule in rules(BuilderContract).items():
+        assert rule.__doc__, name
+        assert rule.__doc__.strip().endswith((".", ".)")), name

@@ -1,0 +1,37 @@
+"""Every plugin of this repository keeps the contract."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+
+import pytest
+from conformance.running import conformance
+
+from kmm.contract import ENTRY_POINT_GROUP
+from kmm.loader import OWN_DISTRIBUTIONS
+
+OWN = sorted(
+    each.name
+    for each in entry_points(group=ENTRY_POINT_GROUP)
+    if each.dist is not None and each.dist.name in OWN_DISTRIBUTIONS
+)
+# It asks no address of this machine, whatever its settings say: its own tests ask what it is made of.
+ASKED_OTHERWISE = ("openshift",)
+# What a plugin needs to be asked here.
+OPTIONS = """\
+plugins:
+  options:
+    oci: {allowAddresses: ["127.0.0.0/8"]}
+"""
+
+
+@pytest.mark.parametrize("plugin", [each for each in OWN if each not in ASKED_OTHERWISE])
+def test_it_conforms(plugin, tmp_path):
+    (tmp_path / "config.yaml").write_text(OPTIONS)
+    found = conformance(tmp_path, plugin, "--config", "config.yaml", beside=())
+    assert found.code == 0, found.out + found.err
+    assert {each["result"] for each in found.report["claims"]} <= {"holds", "unjudged"}
+
+
+def test_all_of_them_are_found():
+    assert {"daemonset", "kaniko", "oci", "openshift"} <= set(OWN)

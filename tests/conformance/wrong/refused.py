@@ -1,0 +1,2 @@
+def kmm_bilders(settings):
+    return []
