@@ -10,11 +10,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from _pytest.fixtures import FixtureFunctionDefinition
+
+from kmm import conformance as suite
 from kmm import contract, hookspecs
 from kmm.admission import BEYOND
 from kmm.api.kinds import KINDS
 from kmm.api.schema import Entries, Items, Part, Strict, schema
 from kmm.config import Config, variables
+from kmm.conformance.contract import rules
 from kmm.core.reasons import About, Reason
 
 ROOT = Path(__file__).parent.parent
@@ -161,7 +165,98 @@ def reasons() -> str:
     return "".join(found)
 
 
+def conformance() -> str:
+    """Return docs/conformance.md."""
+    found = ["# Conformance\n\n", MADE.format("kmm/conformance/")]
+    found.append(f"{inspect.getdoc(suite)}\n\n{_DOORS}")
+    for names in _SAME_RULES:
+        classes = [getattr(suite, name) for name in names]
+        found.append(f"\n### {', '.join(f'`{name}`' for name in names)}\n\n{' '.join(map(_flat, classes))}\n\n")
+        found.append(f"| rule | what it says |\n|---|---|\n{''.join(_rules(classes[0]))}\n")
+        found.append(f"| fixture | what it is |\n|---|---|\n{''.join(_fixtures(classes[0]))}")
+    return "".join(found)
+
+
+_SAME_RULES = (
+    ("PluginContract",),
+    ("BuilderContract", "SignerContract", "DevicePluginContract"),
+    ("RegistryContract",),
+    ("DriverContract",),
+)
+_DOORS = """\
+    pip install 'kmm-operator[conformance]'
+    kmm conformance acme
+    kmm conformance acme --config operator.yaml --report report.json
+
+A plugin is called as `kmm plugins` calls it. `--config` is the operator's configuration: what stands there under
+`plugins.options.acme` is what the plugin gets. `--cluster` names a kubeconfig: then the API server of that cluster
+judges what is rendered, and stores nothing. Exit code 0: every rule holds; 1: one is broken; 2: there is no such
+plugin, or the command is wrong. At the end there is a line for each claim; the report has the same as JSON.
+
+A registry's plugin is asked about registries on 127.0.0.1: where it refuses to connect there, its options have to
+allow it.
+
+The other door, for what cannot be guessed, is a subclass in the plugin's own tests:
+
+```python
+import pytest
+
+from kmm.conformance import BuilderContract, PluginContract
+
+
+class TestAcme(PluginContract):
+    @pytest.fixture
+    def plugin(self):
+        return "acme"
+
+
+class TestAcmeBuilder(BuilderContract):
+    @pytest.fixture
+    def plugin(self):
+        return "acme"
+
+    @pytest.fixture
+    def params(self):
+        return {"profile": "fast"}
+```
+
+A rule that a plugin breaks knowingly is overridden with `@pytest.mark.xfail(reason="…")`, and told with that reason;
+to override one without saying why is refused. What is not judged is told too, and why: an offer that breaks a
+simple rule is not judged by those that build on it.
+
+| result | what |
+|---|---|
+| `holds` | the rule is kept |
+| `broken` | it is not: why stands beside it |
+| `excused` | the plugin's own tests say that it is broken, and why |
+| `unjudged` | it could not be told: why stands beside it |
+
+## Rules
+"""
+
+
+def _flat(what: object) -> str:
+    return " ".join((inspect.getdoc(what) or "").split())
+
+
+def _rules(contract_class: type) -> Iterator[str]:
+    for name, rule in rules(contract_class).items():
+        yield f"| `{name}` | {_flat(rule)} |\n"
+
+
+_OVERRIDDEN = ("plugin", "options", "offer", "params", "registry", "spec")
+
+
+def _fixtures(contract_class: type) -> Iterator[str]:
+    """Yield those that a subclass may have otherwise."""
+    for base in reversed(contract_class.__mro__):
+        for name, member in vars(base).items():
+            if name in _OVERRIDDEN and isinstance(member, FixtureFunctionDefinition):
+                yield f"| `{name}` | {_flat(member._get_wrapped_function())} |\n"  # noqa: SLF001 -- what says it
+
+
 DOCUMENTS = {
+    "docs/conformance.md": conformance,
     "docs/config.md": configuration,
     "docs/hooks.md": hooks,
     "docs/reasons.md": reasons,
