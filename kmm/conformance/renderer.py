@@ -22,7 +22,7 @@ from kmm.conformance.subject import Subject
 from kmm.conformance.world import World, judged_by
 from kmm.contract import Progress, Renderer, State
 
-_EXAMPLES = 60
+_EXAMPLES = 40
 _CARRIED_OUT = {"Job", "DaemonSet", "ConfigMap"}
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
 # Two processes in which nothing but the request is the same.

@@ -4,6 +4,7 @@ import pytest
 from kmm_openshift import OpenShift, kmm_registries
 
 from kmm.catalog import Plugin, build_catalog
+from kmm.conformance import PluginContract, RegistryContract
 from kmm.contract import Access, Credential, Forbidden, Settings, SettingsError, Tls
 from kmm.embedded.registry import Registry
 from kmm.errors import PluginError
@@ -83,3 +84,22 @@ def test_files_that_are_not_there_are_asked_without(openshift, internal):
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(SettingsError, match=message):
         kmm_registries(Settings(options=options))
+
+
+class TestPlugin(PluginContract):
+    @pytest.fixture
+    def plugin(self):
+        return "openshift"
+
+
+class TestRegistry(RegistryContract):
+    @pytest.fixture
+    def plugin(self):
+        return "openshift"
+
+    @pytest.fixture
+    def registry(self, tmp_path):
+        """One that may ask this machine, which no setting allows, and has no account of its own."""
+        session = Session(Addresses(allowed=parse_networks(["127.0.0.0/8"])), environ={})
+        yield OpenShift(session, tmp_path / "no-token", tmp_path / "no-ca.crt")
+        session.close()
