@@ -251,7 +251,8 @@ def _fixtures(contract_class: type) -> Iterator[str]:
     """Yield those that a subclass may have otherwise."""
     for base in reversed(contract_class.__mro__):
         for name, member in vars(base).items():
-            if name in _OVERRIDDEN and isinstance(member, FixtureFunctionDefinition):
+            of_offers = name == "offer" and contract_class is suite.PluginContract
+            if name in _OVERRIDDEN and not of_offers and isinstance(member, FixtureFunctionDefinition):
                 yield f"| `{name}` | {_flat(member._get_wrapped_function())} |\n"  # noqa: SLF001 -- what says it
 
 

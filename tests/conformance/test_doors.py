@@ -13,6 +13,7 @@ from conformance.running import WRONG, conformance
 from kmm.conformance import BuilderContract, DriverContract
 from kmm.conformance.contract import rules
 from kmm.contract import CONTRACT_VERSION
+from kmm.embedded.cluster import Cluster
 
 HEADER = """
 import pytest
@@ -44,6 +45,19 @@ def test_a_name_that_nobody_has_is_refused_with_those_there_are(tmp_path):
     assert 'no plugin "kaniiko" is installed; did you mean "kaniko"? (installed: ' in found.err
     assert "daemonset, drivers, good" in found.err
     assert found.report == {}
+
+
+def test_another_api_server_judges_and_stores_nothing(tmp_path):
+    with Cluster() as cluster:
+        found = conformance(
+            tmp_path, "good", "--cluster", str(cluster.kubeconfig()), "--pytest=-kserver", beside=(WRONG,)
+        )
+        assert found.code == 0, found.out + found.err
+        made = {each.resource for each in cluster.log if each.verb == "create" and each.code == 201}
+        assert made == {"jobs", "daemonsets"}
+        for resource in ("Job", "DaemonSet"):
+            assert not list(cluster.storage.records(cluster.objects.resource(resource)))
+    assert {each["rule"] for each in found.report["claims"]} == {"an_api_server_takes_it"}
 
 
 def test_without_a_name_pytest_says_what_it_needs(tmp_path):
