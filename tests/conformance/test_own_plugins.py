@@ -21,6 +21,7 @@ OPTIONS = """\
 plugins:
   options:
     oci: {allowAddresses: ["127.0.0.0/8"]}
+    sign-file: {image: registry.example.com/kmm-operator:1}
 """
 
 
@@ -34,4 +35,4 @@ def test_they_conform(tmp_path):
 
 
 def test_all_of_them_are_found():
-    assert {"daemonset", "kaniko", "oci", "openshift"} <= set(OWN)
+    assert {"buildah", "daemonset", "kaniko", "oci", "openshift", "sign-file"} <= set(OWN)
