@@ -95,12 +95,15 @@ class ModuleRef:
 class Kind:
     """A kind of Kubernetes object that a renderer makes: the core watches, collects and asks rights for it.
 
-    For instance `Kind(api_version="batch/v1", kind="Job", plural="jobs")`. Only namespaced kinds.
+    For instance `Kind(api_version="batch/v1", kind="Job", plural="jobs")`. Only namespaced kinds. `creating`:
+    subresources that whoever creates one must have the right to create too, as OpenShift asks `builds/docker` of
+    whoever makes a Build with that strategy.
     """
 
     api_version: str
     kind: str
     plural: str
+    creating: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +277,19 @@ class Renderer(Protocol[Request_contra]):
 
     def observe(self, objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
         """Say how far `objects` (as the cluster has them now) and their `pods` have come. Never raises."""
+        ...
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """What a renderer may have beside: fields of the request that it has no means for.
+
+    Where a Module sets one of them, the core warns of it by a condition and renders all the same.
+    """
+
+    @property
+    def ignores(self) -> Sequence[str]:
+        """Such fields, e.g. `("base_tls",)`."""
         ...
 
 

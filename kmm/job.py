@@ -206,13 +206,29 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
     runs = any("running" in state for each in statuses for _, state in _containers(each))
     if runs or {_text(each, "phase") for each in statuses} & {"Running", "Succeeded", "Failed"}:
         return Progress(state=State.RUNNING)
-    reason, message = next((why for each in statuses for why in _waits(each)), ("", ""))
+    reason, message = why_pending(named)
     return Progress(state=State.PENDING, reason=reason, message=message)
 
 
 def _need_secret(name: str) -> None:
     if not is_name(name):
         raise ValueError(f'"{name[:100]}" is the name of no Secret')
+
+
+def why_pending(pods: Sequence[Manifest]) -> tuple[str, str]:
+    """Return why the first of the pods that says so does not start: a word and a sentence, or two empty texts."""
+    statuses = (_map(each, "status") for each in _maps(pods))
+    return next((why for each in statuses for why in _waits(each)), ("", ""))
+
+
+def last_lines(text: str) -> str:
+    """Return the last whole lines of a text, at least one. A line is never cut: a secret in it could not be found."""
+    kept: list[str] = []
+    for line in reversed(text.strip().splitlines()):
+        if kept and sum(map(len, kept)) + len(kept) + len(line) > _SAID_LONGEST:
+            break
+        kept.append(line)
+    return "\n".join(reversed(kept))
 
 
 def _deadline(found: Mapping[str, Any], reason: str) -> Iterator[str]:
@@ -252,17 +268,7 @@ def _waits(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _said(what: str, said: Mapping[str, Any]) -> str:
-    return f"{what}: {_last_lines(_text(said, 'message'))}".strip(": ")
-
-
-def _last_lines(text: str) -> str:
-    """Return the last whole lines of a text, at least one. A line is never cut: a secret in it could not be found."""
-    kept: list[str] = []
-    for line in reversed(text.strip().splitlines()):
-        if kept and sum(map(len, kept)) + len(kept) + len(line) > _SAID_LONGEST:
-            break
-        kept.append(line)
-    return "\n".join(reversed(kept))
+    return f"{what}: {last_lines(_text(said, 'message'))}".strip(": ")
 
 
 def _containers(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -27,6 +27,7 @@ from kmm.contract import (
     Driver,
     ImageInfo,
     Kind,
+    Limited,
     Manifest,
     Progress,
     Registry,
@@ -336,6 +337,7 @@ class _Renderer:
     name: str
     owns: tuple[Kind, ...]
     requires: tuple[str, ...]
+    ignores: tuple[str, ...]
     render: Callable[[Any], Sequence[Manifest]]
     observe: Callable[[Sequence[Manifest], Sequence[Manifest]], Progress]
 
@@ -355,7 +357,14 @@ def _plain(field: str, offer: Any) -> Any:
     if field == "registries":
         hosts = tuple(dict.fromkeys(str(host).lower() for host in offer.hosts))
         return _Registry(str(offer.name), hosts, offer.inspect)
-    return _Renderer(str(offer.name), tuple(offer.owns), tuple(map(str, offer.requires)), offer.render, offer.observe)
+    return _Renderer(
+        str(offer.name),
+        tuple(offer.owns),
+        tuple(map(str, offer.requires)),
+        tuple(map(str, offer.ignores)) if isinstance(offer, Limited) else (),
+        offer.render,
+        offer.observe,
+    )
 
 
 def _json(value: Any) -> Any:
@@ -398,12 +407,14 @@ def _wrong(field: str, offer: Any) -> str | None:
         return f'"{offer.name}" whose owns is not a list of at least one Kind'
     if not _is_list(offer.requires, str):
         return f'"{offer.name}" whose requires is not a list of strings'
+    ignores = offer.ignores if isinstance(offer, Limited) else ()
+    if not _is_list(ignores, str):
+        return f'"{offer.name}" whose ignores is not a list of strings'
     known = [each.name for each in dataclasses.fields(_REQUESTS[field])]
-    for needed in offer.requires:
-        if needed not in known:
-            return (
-                f'"{offer.name}" that requires "{needed}", which is no field of the request{nearest(needed, known)}'
-            )
+    for verb, words in (("requires", offer.requires), ("ignores", ignores)):
+        for word in words:
+            if word not in known:
+                return f'"{offer.name}" that {verb} "{word}", which is no field of the request{nearest(word, known)}'
     return _wrong_call(offer, "render", "request") or _wrong_call(offer, "observe", "objects", "pods")
 
 
@@ -444,7 +455,7 @@ def _wrong_driver(driver: Any) -> str | None:
 
 
 def _is_kind(kind: Any) -> bool:
-    return all(isinstance(each, str) and each for each in (kind.api_version, kind.kind, kind.plural))
+    return all(isinstance(each, str) and each for each in (kind.api_version, kind.kind, kind.plural, *kind.creating))
 
 
 def _members(protocol: type) -> Iterable[str]:

@@ -11,7 +11,7 @@ from typing import Any
 from kmm.api.schema import at
 from kmm.contract import nearest
 from kmm.core.reasons import About, Reason, reason_of
-from kmm.core.status import readable
+from kmm.core.status import FIELDS_IGNORED, readable
 from kmm.errors import ConfigError
 from kmm.runtime.advice import advice
 from kmm.runtime.kinds import LEASE, MODULE, path_of
@@ -172,7 +172,8 @@ def _module(body: Mapping[str, Any]) -> ModuleSeen:
     others = {
         _text(each.get("reason")): _text(each.get("message"))
         for each in conditions.values()
-        if each.get("status") != "True" and each.get("reason") not in of_kernels
+        if (each.get("status") != "True" or each.get("type") == FIELDS_IGNORED)
+        and each.get("reason") not in of_kernels
     }
     if not ready or reason == Reason.NO_NODES:
         others = ({} if reason in of_kernels else {reason: message}) | others

@@ -7,8 +7,9 @@ from typing import TypeVar
 
 from kmm.api.module import ModuleSpec
 from kmm.catalog import Catalog
-from kmm.contract import Builder, Renderer
+from kmm.contract import Builder, Limited, Renderer, Tls
 from kmm.core.images import Makers
+from kmm.core.mapping import KernelTarget
 from kmm.core.view import Unknown, View
 from kmm.errors import PluginError
 
@@ -65,6 +66,23 @@ def default_builder(catalog: Catalog, view: View) -> str:
     if _BUILDAH in catalog.builders or ("builder", _BUILDAH) in catalog.contested:
         return _BUILDAH
     return _choose("builder", None, catalog.builders, catalog.builder).name
+
+
+def ignored(target: KernelTarget, builder: Builder) -> str:
+    """Return what a builder does not use of what the Module says of a build, as a sentence; empty where it uses all."""
+    if target.build is None or not isinstance(builder, Limited):
+        return ""
+    said = {
+        "args": ("build.buildArgs", target.build.args),
+        "base_tls": ("build.baseImageRegistryTLS", target.build.base_tls != Tls()),
+        "builder_tag": ("build.kanikoParams", target.build.builder_tag),
+        "node_selector": ("build.selector", target.build.selector),
+        "params": ("build.params", target.build.params),
+        "push_tls": ("registryTLS", target.tls != Tls()),
+        "secrets": ("build.secrets", target.build.secrets),
+    }
+    words = [said[field][0] for field in sorted(builder.ignores) if field in said and said[field][1]]
+    return f"the builder {builder.name} has no means for {' and '.join(words)}: it builds without" if words else ""
 
 
 def _fitting(catalog: Catalog, name: str) -> Builder:

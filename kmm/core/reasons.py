@@ -207,6 +207,19 @@ class Reason(StrEnum):
             "decide it: build.builder in the Module, or builder in the operator's configuration."
         ),
     )
+    FIELDS_IGNORED = (
+        "FieldsIgnored",
+        About.IMAGE,
+        "Something that the Module says of a build is not used, since its builder has no means for it.",
+        (
+            "A field is for other builders. A Build of OpenShift's reaches registries as the cluster is configured, "
+            "and not as a Module says."
+        ),
+        (
+            "Take it out of the Module, or name another builder in build.builder. For OpenShift's builds: set "
+            "insecureRegistries or additionalTrustedCA in image.config.openshift.io."
+        ),
+    )
     BUILD_QUEUED = (
         "BuildQueued",
         About.IMAGE,

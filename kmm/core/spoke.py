@@ -9,16 +9,16 @@ from typing import Any, TypeAlias
 from kmm.catalog import Catalog
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
-from kmm.core.choice import UndecidedError, builder_to_keep, makers
+from kmm.core.choice import UndecidedError, builder_to_keep, ignored, makers
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose, is_news
 from kmm.core.diff import NameTakenError, Wanted, bring
-from kmm.core.images import ImageStep, InputMissingError, Phase, certificate, deletes, image_step
+from kmm.core.images import ImageStep, InputMissingError, Makers, Phase, certificate, deletes, image_step
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason, reason_of
 from kmm.core.rendered import RendererError
-from kmm.core.status import KERNELS_MOST, KernelState, kernels_named, readable, status
+from kmm.core.status import FIELDS_IGNORED, KERNELS_MOST, KernelState, kernels_named, readable, status
 from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
 from kmm.errors import PluginError, SpecError
 
@@ -225,6 +225,7 @@ def _plan_target(
         for each in owned
     )
     chosen = makers(catalog, view)
+    warning = _warning(target, chosen)
     # `makes`: which kernel each image is made for, so that no two are made under one name.
     first = makes.setdefault(target.image, target.kernel)
     made_for = "" if first == target.kernel else first
@@ -233,7 +234,7 @@ def _plan_target(
         if step.certificate:
             wanted = replace(wanted, annotations={names.CERTIFICATE: step.certificate})
         planned = _loading(subject, wanted, owned, target, nodes, view)
-        state = replace(planned.state, digest=step.digest)
+        state = replace(planned.state, digest=step.digest, warning=warning)
         if step.reason is not Reason.IMAGES_READY:
             state = replace(state, message=f"{state.message}; {step.reason}: {step.message}".rstrip(": "))
         if planned.actions or planned.state.reason is Reason.IMAGE_PULL_FAILED:
@@ -252,8 +253,19 @@ def _plan_target(
         attempts=step.attempts,
         last_failure_s=step.last_failure_s,
         inputs=step.inputs,
+        warning=warning,
     )
     return _carrying(_KernelPlan(state=state), step)
+
+
+def _warning(target: KernelTarget, chosen: Makers) -> str:
+    """Return what of a mapping comes to nothing, whatever becomes of its image."""
+    if target.build is None:
+        return ""
+    try:
+        return ignored(target, chosen.builder(target.build.builder))
+    except PluginError:
+        return ""  # which is told where it is in the way
 
 
 def _carrying(planned: _KernelPlan, step: ImageStep) -> _KernelPlan:
@@ -378,14 +390,17 @@ def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]
         )
         for reason, those in begun.items()
     ]
-    was, now = (_ready(each) for each in (view.status, made))
+    was, now = (_of_type(each, FIELDS_IGNORED) for each in (view.status, made))
+    if now and was.get("message") != now["message"]:
+        told.append(Announce(reason=Reason.FIELDS_IGNORED, message=now["message"], warning=True, with_status=True))
+    was, now = (_of_type(each, "Ready") for each in (view.status, made))
     if now.get("reason") == Reason.READY and was.get("reason") != Reason.READY:
         told.append(Announce(reason=Reason.LOADED, message=now["message"], with_status=True))
     return told
 
 
-def _ready(status_: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next((each for each in status_.get("conditions") or () if each.get("type") == "Ready"), {})
+def _of_type(status_: Mapping[str, Any], type_: str) -> Mapping[str, Any]:
+    return next((each for each in status_.get("conditions") or () if each.get("type") == type_), {})
 
 
 def _delete(owned: DaemonSet, reason: str) -> Delete:

@@ -12,14 +12,19 @@ from kmm.core.reasons import Reason
 from kmm.core.view import DaemonSet, Subject, View
 
 KERNELS_MOST = 100
+FIELDS_IGNORED = "FieldsIgnored"
+"""The condition that is there only as long as something of the Module comes to nothing."""
+
 _MESSAGE_LONGEST = 1024
+_NAMED = 5  # kernels that a warning names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelState:
     """Where a Module is for one kernel. `settled`: nothing more is to be done for it.
 
-    `available`: the nodes on which it is loaded, where that is known.
+    `available`: the nodes on which it is loaded, where that is known. `warning`: what of its mapping comes to
+    nothing.
     """
 
     kernel: str
@@ -36,6 +41,7 @@ class KernelState:
     attempts: int = 0
     last_failure_s: float | None = None
     inputs: str = ""
+    warning: str = ""
 
 
 def timestamp(at_s: float) -> str:
@@ -177,10 +183,20 @@ def _conditions(
     before = {each.get("type"): each for each in view.status.get("conditions") or ()}
     made = [
         _condition(subject, before.get(type_) or {}, type_, holds, reason, message, now_s)
-        for type_, holds, reason, message in (ready, *wanted)
+        for type_, holds, reason, message in (ready, *wanted, *_warnings(kernels))
     ]
-    ours = {each["type"] for each in made}
+    ours = {*(each["type"] for each in made), *(() if blocked else (FIELDS_IGNORED,))}
     return made + [dict(each) for type_, each in before.items() if type_ not in ours]
+
+
+def _warnings(kernels: Sequence[KernelState]) -> list[tuple[str, bool, Reason, str]]:
+    """Return the condition that warns, where there is something to warn of."""
+    found: dict[str, list[str]] = {}
+    for each in kernels:
+        if each.warning:
+            found.setdefault(each.warning, []).append(each.kernel)
+    said = "; ".join(f"{kernels_named(those, _NAMED)}: {warning}" for warning, those in found.items())
+    return [(FIELDS_IGNORED, True, Reason.FIELDS_IGNORED, said)] if said else []
 
 
 def _condition(

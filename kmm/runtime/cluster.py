@@ -401,7 +401,7 @@ def _finished_at_s(manifests: list[Any], pods: list[Any]) -> float | None:
             for each in status.get("conditions") or ()
             if each.get("lastTransitionTime")
             and each.get("status") == "True"
-            and each.get("type") in ("Complete", "Failed")
+            and each.get("type") in ("Complete", "Failed", "Error", "Cancelled")
         ]
     for pod in pods:
         for each in (pod.get("status") or {}).get("containerStatuses") or ():

@@ -18,7 +18,9 @@ _OWN = (*_WATCH, "create", "delete", "patch")
 def rules(catalog: Catalog) -> list[dict[str, Any]]:
     """Return the rules for the whole cluster."""
     makes: list[Renderer[Any]] = [*catalog.builders.values(), *catalog.signers.values()]
-    rendered = dict.fromkeys(kind for each in makes for kind in each.owns)
+    owned = [kind for each in makes for kind in each.owns]
+    rendered = dict.fromkeys(owned)
+    creating = dict.fromkeys((kind, below) for kind in owned for below in kind.creating)
     return [
         _rule(NODE, *_WATCH, "patch"),
         _rule(NAMESPACE, *_WATCH),
@@ -30,6 +32,7 @@ def rules(catalog: Catalog) -> list[dict[str, Any]]:
         # Patched to take off the finalizer that the Go operator left.
         _rule(POD, *_WATCH, "patch"),
         *(_rule(kind, *_OWN) for kind in rendered if kind != DAEMON_SET),
+        *(_rule(kind, "create", below=below) for kind, below in creating),
         _rule(CONFIG_MAP, *_WATCH),
         _rule(SECRET, *_WATCH),
         _rule(SERVICE_ACCOUNT, *_WATCH),

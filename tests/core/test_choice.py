@@ -7,8 +7,9 @@ import pytest
 from kmm.api.module import ModuleSpec
 from kmm.api.schema import load
 from kmm.catalog import Catalog, Plugin, build_catalog
-from kmm.contract import Kind, Progress, State
-from kmm.core.choice import UndecidedError, builder_to_keep, makers
+from kmm.contract import Kind, ModuleRef, Progress, State
+from kmm.core.choice import UndecidedError, builder_to_keep, ignored, makers
+from kmm.core.mapping import resolve
 from kmm.core.view import Operator, Unknown, View
 from kmm.errors import PluginError
 
@@ -157,3 +158,27 @@ def test_a_choice_is_kept_where_one_is_made(of, kept):
 def test_the_cluster_says_nothing_of_signers(said):
     signer = Plugin(name="s", distribution="s", version="1", signers=(Renderer("only"),))
     assert makers(build_catalog([signer]), view(said)).signer(None).name == "only"
+
+
+class Limited(Renderer):
+    ignores = ("push_tls", "base_tls", "builder_tag")
+
+
+def warning(builder, build=UNNAMED, **mapping) -> str:
+    made = spec({**UNNAMED, **build}).module_loader.container
+    target = resolve(made, ModuleRef(namespace="n", name="m"), "6.1.0")
+    return ignored(target, builder)
+
+
+def test_what_a_builder_has_no_means_for_is_named_as_the_module_names_it():
+    insecure = {"baseImageRegistryTLS": {"insecure": True}, "kanikoParams": {"tag": "v1"}}
+    assert warning(Limited("openshift-build"), insecure) == (
+        "the builder openshift-build has no means for build.baseImageRegistryTLS and build.kanikoParams: it builds "
+        "without"
+    )
+
+
+def test_nothing_is_said_of_what_a_module_does_not_ask_or_its_builder_can_do():
+    assert warning(Limited("openshift-build")) == ""
+    assert warning(Limited("openshift-build"), {"baseImageRegistryTLS": {}}) == ""
+    assert warning(Renderer("buildah"), {"baseImageRegistryTLS": {"insecure": True}}) == ""

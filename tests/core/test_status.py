@@ -308,3 +308,16 @@ def test_the_status_is_one_that_the_api_takes():
     assert findings == []
     assert module.status.kernels_not_shown == 21
     assert module.status.device_plugin.available_number == 1
+
+
+def test_what_comes_to_nothing_is_a_condition_of_its_own_as_long_as_it_does():
+    first = made(loaded(warning="x has no means for y"), loaded("6.2.0", warning="x has no means for y"))
+    assert conditions(first)["FieldsIgnored"] == (
+        "True",
+        "FieldsIgnored",
+        "kernels 6.1.0, 6.2.0: x has no means for y",
+    )
+    assert conditions(first)["Ready"][0] == "True"
+    assert "FieldsIgnored" not in conditions(made(loaded(), status=first))
+    blocked = (Reason.INVALID_SPEC, "why")
+    assert "FieldsIgnored" in conditions(made(blocked=blocked, status=first))
