@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from kmm.api.driver import merge
 from kmm.contract import (
+    BaseImages,
     Builder,
     DevicePlugin,
     Driver,
@@ -37,6 +38,7 @@ class Plugin:
     signers: tuple[Signer, ...] = ()
     device_plugins: tuple[DevicePlugin, ...] = ()
     drivers: tuple[Driver, ...] = ()
+    base_images: tuple[BaseImages, ...] = ()
     validate_module: Callable[[Manifest], Sequence[Finding]] | None = None
     observe: Callable[[Record], None] | None = None
 
@@ -54,7 +56,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalog:
-    """Providers by name, and registries by host pattern.
+    """Providers by name, registries by host pattern, and base images by their build argument.
 
     `contested`: names that several plugins offer, by kind; none of them is used.
     """
@@ -65,6 +67,7 @@ class Catalog:
     signers: Mapping[str, Signer] = field(default_factory=dict)
     device_plugins: Mapping[str, DevicePlugin] = field(default_factory=dict)
     drivers: Mapping[str, Driver] = field(default_factory=dict)
+    base_images: Mapping[str, BaseImages] = field(default_factory=dict)
     registries: Mapping[str, Registry] = field(default_factory=dict)
     contested: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
 
@@ -127,11 +130,11 @@ def build_catalog(plugins: Iterable[Plugin], refusals: Iterable[Refusal] = ()) -
     contested: dict[tuple[str, str], tuple[str, ...]] = {}
     refused = list(refusals)
 
-    def index(kind: str, offers: Callable[[Plugin], Sequence[Any]]) -> Mapping[str, Any]:
+    def index(kind: str, offers: Callable[[Plugin], Sequence[Any]], by: str = "name") -> Mapping[str, Any]:
         by_name: dict[str, list[tuple[Plugin, Any]]] = defaultdict(list)
         for plugin in plugins:
             for offer in offers(plugin):
-                by_name[offer.name].append((plugin, offer))
+                by_name[getattr(offer, by)].append((plugin, offer))
         for name, rivals in by_name.items():
             if len(rivals) > 1:
                 contested[kind, name] = tuple(f"{plugin.distribution} {plugin.version}" for plugin, _ in rivals)
@@ -165,6 +168,7 @@ def build_catalog(plugins: Iterable[Plugin], refusals: Iterable[Refusal] = ()) -
         signers=index("signer", lambda plugin: plugin.signers),
         device_plugins=index("device-plugin renderer", lambda plugin: plugin.device_plugins),
         drivers=index("driver", lambda plugin: plugin.drivers),
+        base_images=index("build argument", lambda plugin: plugin.base_images, by="argument"),
         registries=MappingProxyType(registries),
         contested=MappingProxyType(contested),
         refusals=tuple(refused),

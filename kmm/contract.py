@@ -293,6 +293,62 @@ class Limited(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """The one object of a cluster that lists images, such as an ImageStream: the core follows it.
+
+    `kind`: one that clusters need not have.
+    """
+
+    kind: Kind
+    namespace: str
+    name: str
+
+
+@runtime_checkable
+class BaseImages(Protocol):
+    """Knows the images that drivers are to be built in, one for each release of an operating system. All is pure.
+
+    A Dockerfile that uses the build argument `argument` gets the image for its kernel's nodes, unless the Module sets
+    that argument itself.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it: lower-case letters, digits and dashes."""
+        ...
+
+    @property
+    def argument(self) -> str:
+        """The build argument that stands for the image, e.g. `DTK_AUTO`."""
+        ...
+
+    @property
+    def listing(self) -> Listing | None:
+        """The object that lists the images, or None where nothing in the cluster does."""
+        ...
+
+    @property
+    def release_file(self) -> str:
+        """The absolute path, inside each image, of what says for which kernels it is; empty where there is none.
+
+        It is read where `os_version` cannot tell: once for each image.
+        """
+        ...
+
+    def images(self, listing: Manifest | None) -> Mapping[str, str]:
+        """Return the images by the version of the operating system. `listing` None: there is no such object."""
+        ...
+
+    def os_version(self, os_image: str) -> str:
+        """Return the version in a node's `status.nodeInfo.osImage`, or an empty text where it cannot be told."""
+        ...
+
+    def kernels(self, release: bytes) -> Sequence[str]:
+        """Return the kernels that a release file names, as nodes report them."""
+        ...
+
+
 Builder: TypeAlias = Renderer[BuildRequest]
 Signer: TypeAlias = Renderer[SignRequest]
 DevicePlugin: TypeAlias = Renderer[DevicePluginRequest]

@@ -16,6 +16,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from kmm.contract import (
+        BaseImages,
         Builder,
         DevicePlugin,
         Driver,
@@ -71,6 +72,15 @@ def kmm_drivers(settings: Settings) -> Sequence[Driver]:
     """Offer a vendor's Module defaults, as data.
 
     Chosen by: `spec.driver` of the Module.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def kmm_base_images(settings: Settings) -> Sequence[BaseImages]:
+    """Offer the images that drivers are built in, for each release of a distribution.
+
+    Chosen by: the build argument that a Dockerfile uses.
     """
     raise NotImplementedError
 

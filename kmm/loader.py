@@ -22,12 +22,13 @@ from kmm.catalog import Catalog, Plugin, Refusal, build_catalog
 from kmm.contract import (
     CONTRACT_VERSION,
     ENTRY_POINT_GROUP,
+    BaseImages,
     BuildRequest,
     DevicePluginRequest,
     Driver,
     ImageInfo,
     Kind,
-    Limited,
+    Listing,
     Manifest,
     Progress,
     Registry,
@@ -37,18 +38,30 @@ from kmm.contract import (
     SignRequest,
     nearest,
 )
+from kmm.core.mapping import INJECTED_ARGS
 from kmm.core.reasons import Reason
 from kmm.errors import ConfigError
 
 OWN_DISTRIBUTIONS = frozenset(
     f"kmm-{name}"
-    for name in ("buildah", "daemonset", "hsm", "kaniko", "oci", "openshift", "openshift-build", "sign-file")
+    for name in (
+        "buildah",
+        "daemonset",
+        "driver-toolkit",
+        "hsm",
+        "kaniko",
+        "oci",
+        "openshift",
+        "openshift-build",
+        "sign-file",
+    )
 )
 """Those of this repository: as trusted as the operator itself."""
 
 _GROUP = re.compile(r"kmm\.v(\d+)")
 _NEARLY_GROUP = re.compile(r"kmm[-._ ]?v?\d*", re.IGNORECASE)
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _HOST = re.compile(r"\*|(\*\.)?[A-Za-z0-9\[]([-A-Za-z0-9.:\]]*[A-Za-z0-9\]])?")
 _SPECS = tuple(name for name in vars(hookspecs) if name.startswith("kmm_"))
 _LISTS = {
@@ -57,6 +70,7 @@ _LISTS = {
     "kmm_signers": "signers",
     "kmm_device_plugins": "device_plugins",
     "kmm_drivers": "drivers",
+    "kmm_base_images": "base_images",
 }
 _MESSAGE_LONGEST = 500
 
@@ -351,17 +365,33 @@ class _Registry:
     inspect: Callable[..., ImageInfo | None]
 
 
+@dataclass(frozen=True, slots=True)
+class _BaseImages:
+    """Base images as they were when they were checked."""
+
+    name: str
+    argument: str
+    listing: Listing | None
+    release_file: str
+    images: Callable[[Manifest | None], Mapping[str, str]]
+    os_version: Callable[[str], str]
+    kernels: Callable[[bytes], Sequence[str]]
+
+
 def _plain(field: str, offer: Any) -> Any:
     if field == "drivers":
         return Driver(name=str(offer.name), spec=_json(offer.spec), description=str(offer.description))
     if field == "registries":
         hosts = tuple(dict.fromkeys(str(host).lower() for host in offer.hosts))
         return _Registry(str(offer.name), hosts, offer.inspect)
+    if field == "base_images":
+        words = (str(offer.name), str(offer.argument), offer.listing, str(offer.release_file))
+        return _BaseImages(*words, offer.images, offer.os_version, offer.kernels)
     return _Renderer(
         str(offer.name),
         tuple(offer.owns),
         tuple(map(str, offer.requires)),
-        tuple(map(str, offer.ignores)) if isinstance(offer, Limited) else (),
+        tuple(map(str, getattr(offer, "ignores", ()))),  # as Limited has it
         offer.render,
         offer.observe,
     )
@@ -385,7 +415,8 @@ _NAME_RULE = "must be at most 63 lower-case letters, digits and dashes, with a l
 
 def _wrong(field: str, offer: Any) -> str | None:
     """Return what is wrong with one offer, as the end of a sentence, or None."""
-    expected: type[Any] = {"registries": Registry, "drivers": Driver}.get(field, Renderer)
+    named = {"registries": Registry, "drivers": Driver, "base_images": BaseImages}
+    expected: type[Any] = named.get(field, Renderer)
     if isinstance(offer, type):
         return f"the class {offer.__name__} instead of an object of it"
     if not isinstance(offer, expected):
@@ -403,11 +434,13 @@ def _wrong(field: str, offer: Any) -> str | None:
                 f'the registry "{offer.name}" whose hosts are no patterns (host, host:port, *.domain or *): {hosts}'
             )
         return _wrong_call(offer, "inspect", "image", "access", "deadline_s", "files", "annotations")
+    if expected is BaseImages:
+        return _wrong_base_images(offer)
     if not _is_list(offer.owns, Kind) or not offer.owns or not all(map(_is_kind, offer.owns)):
         return f'"{offer.name}" whose owns is not a list of at least one Kind'
     if not _is_list(offer.requires, str):
         return f'"{offer.name}" whose requires is not a list of strings'
-    ignores = offer.ignores if isinstance(offer, Limited) else ()
+    ignores = getattr(offer, "ignores", ())
     if not _is_list(ignores, str):
         return f'"{offer.name}" whose ignores is not a list of strings'
     known = [each.name for each in dataclasses.fields(_REQUESTS[field])]
@@ -452,6 +485,20 @@ def _wrong_driver(driver: Any) -> str | None:
         if not finding.message.startswith("is required"):
             return f'the driver "{driver.name}" whose spec is wrong: {finding.path}: {finding.message}'
     return None
+
+
+def _wrong_base_images(offer: Any) -> str | None:
+    argument, listing, path = offer.argument, offer.listing, offer.release_file
+    if not isinstance(argument, str) or not _ARGUMENT.fullmatch(argument) or argument in INJECTED_ARGS:
+        return f'the base images "{offer.name}" whose argument "{argument}" can be no build argument of its own'
+    if listing is not None and not (isinstance(listing, Listing) and _is_kind(listing.kind)):
+        return f'the base images "{offer.name}" whose listing is {_a(listing)} instead of a Listing'
+    if listing is not None and not (listing.namespace and listing.name):
+        return f'the base images "{offer.name}" whose listing has no namespace or no name'
+    if not isinstance(path, str) or (path and not path.startswith("/")):
+        return f'the base images "{offer.name}" whose release_file is no absolute path'
+    calls = (("images", "listing"), ("os_version", "os_image"), ("kernels", "release"))
+    return next((wrong for call in calls if (wrong := _wrong_call(offer, *call))), None)
 
 
 def _is_kind(kind: Any) -> bool:

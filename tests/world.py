@@ -144,6 +144,7 @@ class RealWorld(World):
     def _may(self, rule: Mapping[str, Any]) -> bool:
         resource, _, below = rule["resources"][0].partition("/")
         asked = {"group": rule["apiGroups"][0], "resource": resource, "subresource": below, "verb": rule["verbs"][-1]}
+        asked["name"] = rule.get("resourceNames", [""])[0]
         review = {"spec": {"user": self.user, "resourceAttributes": asked}}
         answer = self.api.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
         return answer.body["status"]["allowed"]

@@ -23,7 +23,7 @@ from kmm.api.module import ModuleSpec
 from kmm.api.schema import at
 from kmm.catalog import Catalog
 from kmm.cli.validate import flat
-from kmm.contract import ModuleRef
+from kmm.contract import BaseImages, ModuleRef
 from kmm.core import names
 from kmm.core.actions import Create, Plan, Probe
 from kmm.core.choice import builder_to_keep
@@ -31,7 +31,18 @@ from kmm.core.images import learn
 from kmm.core.placement import Node, by_kernel, is_targeted, node_of, targeted, why_not
 from kmm.core.reasons import Reason
 from kmm.core.spoke import is_privileged, plan_module
-from kmm.core.view import Answer, Missing, Operator, Present, Question, SecretFacts, Subject, View
+from kmm.core.view import (
+    Answer,
+    Listed,
+    Missing,
+    Operator,
+    Present,
+    Question,
+    SecretFacts,
+    Subject,
+    Unknown,
+    View,
+)
 from kmm.errors import ConfigError
 
 _KERNELS_SHOWN = 8
@@ -47,6 +58,7 @@ class _World:
     namespaces: dict[str, Mapping[str, str]] = field(default_factory=dict)
     nodes: list[Node] | None = None
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    others: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,6 +149,8 @@ def _take(value: Mapping[str, Any], world: _World) -> None:
             world.secrets[key] = SecretFacts(keys=tuple(sorted(data)), digest=names.digest(data))
         case "Namespace":
             world.namespaces[key[1]] = _object(value.get("metadata") or {}, "labels")
+        case _:
+            world.others.append(value)
 
 
 def _object(of: object, key: str) -> Mapping[str, Any]:
@@ -209,6 +223,7 @@ def _plan(manifest: Mapping[str, Any], spec: ModuleSpec, world: _World, catalog:
         secrets={key[1]: value for key, value in world.secrets.items() if key[0] == namespace},
         namespace_labels=labels or {},
         operator=operator,
+        base_images={argument: _listed(offer, world) for argument, offer in catalog.base_images.items()},
     )
     if chosen := builder_to_keep(spec, catalog, view):
         notes.append(f"nobody names a builder: {chosen} builds, but openshift-build in clusters that have its API")
@@ -218,6 +233,27 @@ def _plan(manifest: Mapping[str, Any], spec: ModuleSpec, world: _World, catalog:
             view = replace(view, answers=learn(view.answers, question, _answer(question, world)))
         made = plan_module(subject, view, catalog, 0.0)
     return Planned(subject=subject, view=view, plan=made, nodes=tuple(nodes), notes=tuple(notes))
+
+
+def _listed(offer: BaseImages, world: _World) -> Listed | Unknown:
+    """Return what the files say of base images."""
+    listing = offer.listing
+    if listing is None:
+        return Listed(by_version=offer.images(None))
+    for each in world.others:
+        if (
+            each.get("apiVersion"),
+            each.get("kind"),
+            at(each, "metadata", "namespace"),
+            at(each, "metadata", "name"),
+        ) == (
+            listing.kind.api_version,
+            listing.kind.kind,
+            listing.namespace,
+            listing.name,
+        ):
+            return Listed(by_version=offer.images(each))
+    return Unknown(message=f"{listing.kind.kind} {listing.namespace}/{listing.name} is not in the files")
 
 
 def _imagined(spec: ModuleSpec) -> list[Node]:

@@ -31,6 +31,7 @@ def _offers(plugin: Plugin) -> list[str]:
     offers += [
         f"driver {each.name}" + (f": {each.description}" if each.description else "") for each in plugin.drivers
     ]
+    offers += [f"base images {each.name} (build argument {each.argument})" for each in plugin.base_images]
     if plugin.validate_module:
         offers.append("judges Modules")
     if plugin.observe:

@@ -33,6 +33,7 @@ def makers(catalog: Catalog, view: View) -> Makers:
 
     return Makers(
         builder=builder,
+        base_images=catalog.base_images,
         signer=lambda name: _choose("signer", name or operator.signer, catalog.signers, catalog.signer),
     )
 
@@ -69,7 +70,7 @@ def default_builder(catalog: Catalog, view: View) -> str:
 
 
 def ignored(target: KernelTarget, builder: Builder) -> str:
-    """Return what a builder does not use of what the Module says of a build, as a sentence; empty where it uses all."""
+    """Return what a builder does not use of what a Module says of a build; empty where it uses all."""
     if target.build is None or not isinstance(builder, Limited):
         return ""
     said = {

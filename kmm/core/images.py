@@ -7,12 +7,13 @@ call looks at both and says what one step would bring it on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from kmm.contract import (
     CERTIFICATE_ANNOTATION,
     INPUTS_ANNOTATION,
+    BaseImages,
     BuildRequest,
     Kind,
     Manifest,
@@ -25,6 +26,7 @@ from kmm.contract import (
 )
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, Probe
+from kmm.core.base_images import BaseImageUndecidedError, base_image_args
 from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
 from kmm.core.reasons import Reason
 from kmm.core.rendered import finished_task, kind_of, render
@@ -65,10 +67,14 @@ class ImageStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Makers:
-    """How the Module's images are made: chosen by name outside. Each raises PluginError where nothing fits."""
+    """How the Module's images are made: chosen by name outside. Each raises PluginError where nothing fits.
+
+    `base_images`: by the build argument that stands for them.
+    """
 
     builder: Callable[[str | None], Renderer[BuildRequest]]
     signer: Callable[[str | None], Renderer[SignRequest]]
+    base_images: Mapping[str, BaseImages] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +170,12 @@ def image_step(
         try:
             step = _signed_again(subject, target, nodes, view, makers, tasks, now_s)
         except (SpecError, PluginError) as error:
-            step = ImageStep(phase=Phase.READY, reason=Reason.CERTIFICATE_CHANGED, message=str(error))
+            asks = (
+                tuple(Probe(question=each) for each in error.questions)
+                if isinstance(error, BaseImageUndecidedError)
+                else ()
+            )
+            step = ImageStep(phase=Phase.READY, reason=Reason.CERTIFICATE_CHANGED, message=str(error), actions=asks)
         return replace(step, phase=Phase.READY, digest=answer.digest, certificate=recorded)
     if not _is_missing(answer, target.image, view):
         return _unanswered(question, answer, target.image)
@@ -297,6 +308,10 @@ def _build_job(
     used = [*build.secrets, *([push_secret] if push_secret else [])]
     digests = _secret_digests(used, view)
     builder = makers.builder(build.builder)
+    args = (
+        *build.args,
+        *base_image_args(dockerfile, build.args, target.kernel, nodes, view, makers.base_images),
+    )
     # It is built where it runs: who selects the nodes of a build selects what it builds for.
     chosen = build.selector.get(_ARCHITECTURE)
     architectures = (chosen,) if chosen else tuple(sorted(nodes.architectures)) or ("amd64",)
@@ -309,7 +324,7 @@ def _build_job(
         dockerfile_config_map=build.config_map,
         dockerfile_key=key,
         image=image,
-        args=build.args,
+        args=args,
         secrets=tuple(SecretFiles(name=name, keys=view.secrets[name].keys) for name in build.secrets),
         push_secret=push_secret,
         push_tls=target.tls,

@@ -58,7 +58,9 @@ def by_kernel(targets: Mapping[str, Sequence[Node]]) -> dict[str, KernelNodes]:
     """Return what a View wants to know of targeted nodes."""
     return {
         kernel: KernelNodes(
-            nodes=len(nodes), architectures=frozenset(node.architecture for node in nodes if node.architecture)
+            nodes=len(nodes),
+            architectures=frozenset(node.architecture for node in nodes if node.architecture),
+            os_images=frozenset(node.os_image for node in nodes if node.os_image),
         )
         for kernel, nodes in targets.items()
     }

@@ -207,6 +207,35 @@ class Reason(StrEnum):
             "decide it: build.builder in the Module, or builder in the operator's configuration."
         ),
     )
+    BASE_IMAGE_MISSING = (
+        "BaseImageMissing",
+        About.IMAGE,
+        "There is no image to build the driver in for this kernel, so nothing is built. What runs goes on.",
+        (
+            "The Dockerfile uses a build argument such as DTK_AUTO, and what lists such images, on OpenShift the "
+            "ImageStream driver-toolkit, has none for the operating system of the kernel's nodes."
+        ),
+        (
+            "The message names the versions that there are. `kubectl get imagestream driver-toolkit -n openshift -o "
+            "yaml` shows the list. Else set the argument in build.buildArgs, or name an image in FROM."
+        ),
+    )
+    BASE_IMAGE_UNDECIDED = (
+        "BaseImageUndecided",
+        About.IMAGE,
+        (
+            "Which image the driver is to be built in is not known yet. Nothing is started meanwhile; what runs goes "
+            "on."
+        ),
+        (
+            "What lists such images has not been read, or the nodes do not say which release they run, so that the "
+            "images themselves are looked into."
+        ),
+        (
+            "It is asked again by itself; the message says what was answered. A refusal is about the operator's "
+            "rights (`kmm manifests rbac`), or the credentials for the registry of these images (pullSecretFile)."
+        ),
+    )
     FIELDS_IGNORED = (
         "FieldsIgnored",
         About.IMAGE,

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 
 from kmm.catalog import Catalog
 from kmm.core import names
-from kmm.core.actions import Action, Announce, Delete, Plan, SetStatus
+from kmm.core.actions import Action, Announce, Delete, Plan, Probe, SetStatus
+from kmm.core.base_images import BaseImageMissingError, BaseImageUndecidedError
 from kmm.core.choice import UndecidedError, builder_to_keep, ignored, makers
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose, is_news
@@ -49,6 +50,7 @@ _TOLD = _WHY_NOT_LOADED | frozenset(
         Reason.REGISTRY_FORBIDDEN,
         Reason.ARCHITECTURE_MISSING,
         Reason.INPUT_MISSING,
+        Reason.BASE_IMAGE_MISSING,
         Reason.PLUGIN_MISSING,
         Reason.RENDERER_FAILED,
     }
@@ -166,12 +168,19 @@ def _plan_kernel(
             return _KernelPlan(state=state)
         return _plan_target(subject, target, nodes, view, catalog, now_s, makes)
     except SpecError as error:
-        reason = {NameTakenError: Reason.NAME_TAKEN, InputMissingError: Reason.INPUT_MISSING}.get(
-            type(error), Reason.MAPPING_UNREADABLE
-        )
-        return _stuck(kernel, nodes, target, reason, str(error))
+        stuck = _stuck(kernel, nodes, target, _OF_ERROR.get(type(error), Reason.MAPPING_UNREADABLE), str(error))
+        asked = error.questions if isinstance(error, BaseImageUndecidedError) else ()
+        return replace(stuck, actions=tuple(Probe(question=each) for each in asked))
     except PluginError as error:
         return _stuck(kernel, nodes, target, _of_plugin(error), str(error))
+
+
+_OF_ERROR: Mapping[type[SpecError], Reason] = {
+    NameTakenError: Reason.NAME_TAKEN,
+    InputMissingError: Reason.INPUT_MISSING,
+    BaseImageMissingError: Reason.BASE_IMAGE_MISSING,
+    BaseImageUndecidedError: Reason.BASE_IMAGE_UNDECIDED,
+}
 
 
 def _of_plugin(error: PluginError) -> Reason:
@@ -188,7 +197,7 @@ def _stuck(kernel: str, nodes: KernelNodes, target: KernelTarget | None, reason:
             reason=reason,
             message=message,
             image=target.image if target else "",
-            failed=reason is not Reason.BUILDER_UNDECIDED,
+            failed=reason not in (Reason.BUILDER_UNDECIDED, Reason.BASE_IMAGE_UNDECIDED),
         )
     )
 

@@ -28,10 +28,11 @@ class Subject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelNodes:
-    """The targeted nodes of one kernel: how many, and of which architectures."""
+    """The targeted nodes of one kernel: how many, of which architectures, and which operating systems they name."""
 
     nodes: int
     architectures: frozenset[str] = frozenset()
+    os_images: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +137,7 @@ class Question:
 
     `evidence`: the uid of what gives reason to ask again: no older answer serves. `access`: stands for the
     credentials that are used: with others, another answer may come. `annotations`: whether they matter, which costs
-    the registry more than whether it is there.
+    the registry more than whether it is there. `files`: paths inside the image whose contents are wanted.
     """
 
     image: str
@@ -144,15 +145,17 @@ class Question:
     evidence: str = ""
     access: str = ""
     annotations: bool = False
+    files: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Present:
-    """The image is there."""
+    """The image is there. `files`: those of the wanted ones that it holds."""
 
     digest: str
     architectures: tuple[str, ...] = ()
     annotations: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +179,18 @@ class Denied:
 
 
 Answer: TypeAlias = Present | Missing | Unknown | Denied
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """The base images that one plugin knows: by the version of the operating system, and by kernel.
+
+    `by_kernel`: of those whose release file has been read. `unread`: the others, the newest first.
+    """
+
+    by_version: Mapping[str, str] = field(default_factory=dict)
+    by_kernel: Mapping[str, str] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,7 +227,8 @@ class View:
     Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there.
-    `openshift_builds`: whether the API server has OpenShift's builds.
+    `openshift_builds`: whether the API server has OpenShift's builds. `base_images`: by the build argument that
+    stands for them.
     `answers`: kept by `kmm.core.images.learn`; `stale`: those that are too old to start anything from. `access`: of
     the Module's questions; `pull_secrets`: what they are asked with, in the order to try them.
     """
@@ -234,4 +250,5 @@ class View:
     status: Manifest = field(default_factory=dict)
     operator: Operator = Operator()
     openshift_builds: bool | Unknown = False
+    base_images: Mapping[str, Listed | Unknown] = field(default_factory=dict)
     synced: bool = True

@@ -16,6 +16,7 @@ from kmm.core.view import Answer, Operator, Question, Subject
 from kmm.errors import ConfigError, KmmError
 from kmm.runtime.advice import advice
 from kmm.runtime.announce import Announcer
+from kmm.runtime.base_images import BaseImageLists
 from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.controller import Controller, Pace
@@ -68,11 +69,21 @@ class App:
         self._references = References(
             transport, self.cluster.operator, self.cluster.lock, self._changed_in, self._watch_failed
         )
+        self._base_images = BaseImageLists(
+            transport, catalog, self.cluster.lock, self._discovered, self._watch_failed
+        )
         credentials = Credentials(config, transport, self._references)
         self._probes = Probes(catalog, credentials.access, self._answered, self.metrics, options.patience)
         hands = Hands(transport, self.cluster, self._probes.ask, self._announcer.tell)
         self.controller = Controller(
-            self.cluster, hands, self._references, Masks(transport), self._observers, self.metrics, options.pace
+            self.cluster,
+            hands,
+            self._references,
+            self._base_images,
+            Masks(transport),
+            self._observers,
+            self.metrics,
+            options.pace,
         )
         self.metrics.of(self.cluster)
         self.controller.forgetters.append(self._probes.forget)
@@ -135,6 +146,7 @@ class App:
         for watch in self._watches:
             watch.stop()
         self._references.stop()
+        self._base_images.stop()
         if self._options.elect:
             self.elector.release(left_s(_STOP_S))
         for endpoint in self._endpoints:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 from kmm.admission import judge
@@ -18,7 +19,19 @@ from kmm.core import names
 from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
-from kmm.core.view import Answer, KernelNodes, Operator, Owned, Pod, Question, Subject, Task, Unknown, View
+from kmm.core.view import (
+    Answer,
+    KernelNodes,
+    Listed,
+    Operator,
+    Owned,
+    Pod,
+    Question,
+    Subject,
+    Task,
+    Unknown,
+    View,
+)
 from kmm.loader import OWN_DISTRIBUTIONS
 from kmm.runtime.answers import Answers
 from kmm.runtime.kinds import (
@@ -176,7 +189,13 @@ class Cluster:
         found = [self.known(*item.key) for item in self.modules.items()]
         return frozenset(key for each in found if each and each.spec for key in each.spec.selector)
 
-    def view(self, subject: Subject, referred: Referred, mask: Callable[[str], str] = str) -> View:
+    def view(
+        self,
+        subject: Subject,
+        referred: Referred,
+        mask: Callable[[str], str] = str,
+        base_images: Mapping[str, Listed | Unknown] = MappingProxyType({}),
+    ) -> View:
         """Return the view that a Module is planned from. `mask`: hides what a task must not have said."""
         with self.lock:
             module = self.modules.get(subject.ref.namespace, subject.ref.name)
@@ -211,6 +230,7 @@ class Cluster:
             status=module.value["status"] if module else {},
             operator=self.operator,
             openshift_builds=self._openshift_builds(),
+            base_images=base_images,
             synced=not self.unsynced(),
         )
 

@@ -18,8 +18,9 @@ from kmm.core.actions import Action, Announce, LabelNode, Plan, Probe, SetStatus
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
-from kmm.core.view import Answer, Question, Subject
+from kmm.core.view import Answer, Present, Question, Subject
 from kmm.errors import KmmError
+from kmm.runtime.base_images import BaseImageLists
 from kmm.runtime.carry_out import Hands
 from kmm.runtime.cluster import Cluster
 from kmm.runtime.kinds import OwnedObject, PodFacts
@@ -35,6 +36,7 @@ from kmm.runtime.written import Written, written
 
 Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
 FOR_MODULES, FOR_NODES, FOR_PODS = "Module", "NodeKernel", "PodNodeModule"
+FOR_BASE_IMAGES = "imagestream"
 _NODES, _MODULES = 0, 1  # nodes are served first: what they say decides where drivers run
 _UNSYNCED_S = 0.1
 _LOG = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class Controller:
         cluster: Cluster,
         hands: Hands,
         references: References,
+        base_images: BaseImageLists,
         masks: Masks,
         observers: Observers,
         metrics: Metrics,
@@ -72,6 +75,7 @@ class Controller:
         self.queue: Queue[Key] = Queue(group_of=self._provider, most=max(1, workers // 2))
         self._labels: Mapping[str, str] = {}
         self._cluster, self._hands, self._references = cluster, hands, references
+        self._base_images = base_images
         self._masks, self._observers, self._metrics = masks, observers, metrics
         self._written: dict[Key, Written] = {}
         # Each is told the uid of a Module that is gone.
@@ -91,7 +95,13 @@ class Controller:
     def watched(self) -> dict[str, list[str]]:
         """Return the kinds that each controller watches."""
         every = [source.plural for source, _ in self._cluster.followed]
-        return {FOR_MODULES: every, FOR_NODES: ["nodes", "modules", "pods"], FOR_PODS: ["pods"]}
+        return {
+            FOR_MODULES: every,
+            FOR_NODES: ["nodes", "modules", "pods"],
+            FOR_PODS: ["pods"],
+            # Once a Dockerfile asks for it.
+            **({FOR_BASE_IMAGES: lists} if (lists := self._base_images.plurals()) else {}),
+        }
 
     def start(self) -> None:
         """Begin with all there is."""
@@ -123,6 +133,9 @@ class Controller:
 
     def answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         """Learn what a registry said, and look again at the Module that asked."""
+        if question.files and isinstance(answer, Present):
+            self._base_images.learn(question, answer)
+            answer = replace(answer, files={})  # it is known now, for all Modules
         self._cluster.learn(subject, question, answer, fresh_s)
         self._add(FOR_MODULES, subject.ref.namespace, subject.ref.name)
 
@@ -275,7 +288,9 @@ class Controller:
         referred = self._references.read(subject)
         item = self._cluster.modules.get(*key[1:])
         seen = item.version if item else 0
-        view = self._cluster.view(subject, referred, partial(self._masks.mask, module.namespace, referred.hidden))
+        self._base_images.follow(text for _, text in referred.dockerfiles.values())
+        mask = partial(self._masks.mask, module.namespace, referred.hidden)
+        view = self._cluster.view(subject, referred, mask, self._base_images.known())
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
         while plan.starts and not self._cluster.slots.reserve(subject, plan.starts):
@@ -379,7 +394,7 @@ def _labels_of(namespace: str, name: str) -> set[str]:
 def _placed(node: Node, selected: Collection[str]) -> tuple[Any, ...]:
     """Return what of a node decides what Modules are planned: of our own labels, those that Modules select by."""
     labels = {key: value for key, value in node.labels.items() if not key.startswith(PREFIX) or key in selected}
-    return (node.kernel, labels, node.taints, node.architecture)
+    return (node.kernel, labels, node.taints, node.architecture, node.os_image)
 
 
 def _counts_differ(before: OwnedObject, after: OwnedObject) -> bool:

@@ -30,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 _KEPT = 10_000  # answers that are kept for other Modules
 _MOST_AT_ONCE = 128  # of all registries: several that hang must not keep the others from being asked
 _ARCHITECTURES, _TEXT = 50, 300  # what is kept of a registry's words
+_FILE_MOST = 64 * 1024  # bytes: what is larger is none of what is looked for
 _IDLE_S = 3600.0
 
 
@@ -39,7 +40,8 @@ class Patience:
 
     `missing_s`: nothing is built from a "missing" that is older. `denied_s`: until a refusal is tried again by itself
     (other credentials try it at once). `retry_s`, doubled each time, to `retry_most_s`: after no answer.
-    `at_once`: questions in flight for one registry. `failures`: how many in a row make it count as unavailable.
+    `files_deadline_s`: for what has to be looked for in layers. `at_once`: questions in flight for one registry.
+    `failures`: how many in a row make it count as unavailable.
     """
 
     present_s: float = 600.0
@@ -48,6 +50,7 @@ class Patience:
     retry_s: float = 2.0
     retry_most_s: float = 30.0
     deadline_s: float = 20.0
+    files_deadline_s: float = 120.0
     at_once: int = 8
     failures: int = 3
 
@@ -273,9 +276,10 @@ class Probes:
             return Denied(message=str(error), by_registry=False)
         except (KmmError, reference.ReferenceError) as error:
             return _Later(Unknown(message=str(error)), of_registry=False)
-        deadline_s, annotations = self._patience.deadline_s, question.annotations
+        patience, files = self._patience, question.files
+        deadline_s = patience.files_deadline_s if files else patience.deadline_s
         try:
-            found = registry.inspect(question.image, access, deadline_s, annotations=annotations)
+            found = registry.inspect(question.image, access, deadline_s, files, annotations=question.annotations)
             if found is None:
                 return Missing()
             kept = (CERTIFICATE_ANNOTATION, INPUTS_ANNOTATION)
@@ -283,6 +287,11 @@ class Probes:
                 digest=found.digest[:_TEXT],
                 architectures=tuple(each[:_TEXT] for each in found.architectures[:_ARCHITECTURES]),
                 annotations={key: found.annotations[key][:_TEXT] for key in kept if key in found.annotations},
+                files={
+                    path: bytes(content)
+                    for path in files
+                    if (content := found.files.get(path)) is not None and len(content) <= _FILE_MOST
+                },
             )
         except Forbidden as error:
             return Denied(message=str(error))

@@ -33,6 +33,11 @@ def rules(catalog: Catalog) -> list[dict[str, Any]]:
         _rule(POD, *_WATCH, "patch"),
         *(_rule(kind, *_OWN) for kind in rendered if kind != DAEMON_SET),
         *(_rule(kind, "create", below=below) for kind, below in creating),
+        *(
+            {**_rule(each.listing.kind, *_WATCH), "resourceNames": [each.listing.name]}
+            for each in catalog.base_images.values()
+            if each.listing
+        ),
         _rule(CONFIG_MAP, *_WATCH),
         _rule(SECRET, *_WATCH),
         _rule(SERVICE_ACCOUNT, *_WATCH),

@@ -41,7 +41,7 @@ class Store(Generic[V]):
     """The objects of one kind.
 
     `indexes`: what else they are found by, from an item to a text; an empty one is not indexed. `heard` is called
-    after each change that matters, with what was and what is.
+    after each change that matters, with what was and what is; `on_sync` once all has been listed for the first time.
     """
 
     def __init__(self, lock: threading.RLock, **indexes: Callable[[Item[V]], str]) -> None:
@@ -53,6 +53,7 @@ class Store(Generic[V]):
         self._gone: dict[str, float] = {}
         self._had: dict[tuple[str, str], None] = {}
         self.heard: list[Heard] = []
+        self.on_sync: list[Callable[[], None]] = []
         self.synced = threading.Event()
 
     def __len__(self) -> int:
@@ -87,6 +88,13 @@ class Store(Generic[V]):
         """Return what there is."""
         with self._lock:
             return list(self._items.values())
+
+    def sync(self) -> None:
+        """Learn that all there is has been heard of."""
+        if not self.synced.is_set():
+            self.synced.set()
+            for each in self.on_sync:
+                each()
 
     def put(self, item: Item[V]) -> None:
         """Learn how an object is, by a watch, a list or the answer to a write."""

@@ -39,6 +39,7 @@ class Source(Generic[V]):
     """What to follow.
 
     `trim`: from an object to what is kept of it; `read`: from JSON to the object, or to as much as `trim` looks at;
+    `selector`: by labels; `name`: of the only one that is followed;
     `metadata_only`: no more is asked for; `optional`: a cluster that does not have the kind has none of it.
     """
 
@@ -46,8 +47,15 @@ class Source(Generic[V]):
     trim: Callable[[Mapping[str, Any]], V]
     read: Callable[[bytes | msgspec.Raw], Mapping[str, Any]] = msgspec.json.decode
     selector: str = ""
+    name: str = ""
     metadata_only: bool = False
     optional: bool = False
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What a list and a watch of it ask for."""
+        fields = f"metadata.name={self.name}" if self.name else ""
+        return {key: value for key, value in (("labelSelector", self.selector), ("fieldSelector", fields)) if value}
 
     @property
     def plural(self) -> str:
@@ -144,7 +152,7 @@ class Watch(Generic[V]):
                 elif isinstance(error, Expired):
                     version = ""
                 elif isinstance(error, NotFound) and self.source.optional:
-                    self.store.synced.set()
+                    self.store.sync()
                     self._stopping.wait(_ABSENT_S)
                     continue
                 failures += 1
@@ -155,7 +163,7 @@ class Watch(Generic[V]):
 
     def _list(self) -> str:
         """Read all pages; return the version to watch from."""
-        query = {"limit": str(PAGE)} | ({"labelSelector": self.source.selector} if self.source.selector else {})
+        query = {"limit": str(PAGE), **self.source.query}
         uids: set[str] = set()
         while True:
             accept = PARTIAL_LIST if self.source.metadata_only else JSON
@@ -171,7 +179,7 @@ class Watch(Generic[V]):
                 break
             query = {**query, "continue": page.metadata.token}
         self.store.keep_only(uids, int(page.metadata.resourceVersion))
-        self.store.synced.set()
+        self.store.sync()
         return page.metadata.resourceVersion
 
     def _follow(self, version: str) -> Iterator[str]:
@@ -181,9 +189,8 @@ class Watch(Generic[V]):
             "resourceVersion": version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(random.randint(240, 360)),  # noqa: S311 -- so that not all end at once
+            **self.source.query,
         }
-        if self.source.selector:
-            query["labelSelector"] = self.source.selector
         accept = PARTIAL if self.source.metadata_only else JSON
         response = self._transport.open(self.source.path, query, accept=accept, timeout_s=SILENCE_S)
         with self._lock:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from kmm.contract import Manifest, Progress, State
 from kmm.job import last_lines, why_pending
@@ -27,9 +26,8 @@ _OTHERWISE = {
 
 def observe(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
     """Say how far the first Build among `objects` has come, and why it failed or does not start. Never raises."""
-    found = next((each for each in objects if isinstance(each, Mapping) and each.get("kind", "Build") == "Build"), {})
-    status = found.get("status")
-    status = status if isinstance(status, Mapping) else {}
+    found: Manifest = next((each for each in map(_map, objects) if each.get("kind", "Build") == "Build"), {})
+    status = _map(found.get("status"))
     phase = _text(status, "phase")
     # A phase that is not known is none that has ended.
     state = _STATES.get(phase, State.RUNNING if phase else State.PENDING)
@@ -45,6 +43,10 @@ def observe(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
     return Progress(state=state)
 
 
-def _text(parent: Mapping[str, Any], key: str) -> str:
+def _map(value: object) -> Manifest:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(parent: Manifest, key: str) -> str:
     value = parent.get(key)
     return value if isinstance(value, str) else ""
