@@ -37,8 +37,9 @@ WITHIN_S = 900.0  # only what never comes is waited for that long
 
 
 class Site(World):
-    """`release`: the kernel of its node; `builder`: who builds, and `options` of it; `container`: runs what it made.
+    """`release`: the kernel of its node; `builder`: who builds, empty where the cluster decides.
 
+    `container`: runs what it made. `prepare` is called before the operator starts.
     Images to begin from: `base/small:1`, a busybox; further ones are pushed with `client`.
     """
 
@@ -51,6 +52,7 @@ class Site(World):
         busybox: Path,
         builder: str,
         container: Callable[[Run], Awaitable[Exit]],
+        prepare: Callable[[Site], None] = lambda _: None,
     ) -> None:
         self.folder, self.release, self._container = folder, release, container
         self.said: dict[str, str] = {}
@@ -62,7 +64,8 @@ class Site(World):
         auth = {"htpasswd": {"realm": "kmm-tests", "path": str(folder / "htpasswd")}}
         self.host = stack.enter_context(DockerRegistry(folder / "registry", auth=auth, authority=authority)).host
         self.client = Client(f"https://{self.host}", self.ca_file.read_text(), ROBOT, PASSWORDS[ROBOT])
-        self.small = image([_layer_of(busybox, APPLETS)])
+        self.programs = _layer_of(busybox, APPLETS)
+        self.small = image([self.programs])
         assert self.client.push("base/small", "1", self.small).status == 201
         self.cluster = stack.enter_context(
             Cluster(program=self._program, pace=Pace(relist_s=0.05, back_off_s=0.2), folder=folder / "cluster")
@@ -75,13 +78,16 @@ class Site(World):
         self.config_map("registry-ca", {"ca.crt": self.ca_file.read_text()})
         self.secret("push", **{".dockerconfigjson": self._docker_config(PASSWORDS[ROBOT])})
         self.secret("wrong", **{".dockerconfigjson": self._docker_config("another-password")})
-        options = {builder: {"caConfigMap": "registry-ca"}, "oci": {"allowAddresses": ["127.0.0.0/8"]}}
+        prepare(self)
+        options = {"oci": {"allowAddresses": ["127.0.0.0/8"]}}
+        if builder:
+            options[builder] = {"caConfigMap": "registry-ca"}
         config = dataclasses.replace(
             Config(),
             operator_namespace=NAMESPACE,
             metrics_address="127.0.0.1:0",
             health_address="127.0.0.1:0",
-            builder=builder,
+            builder=builder or None,
             plugins=PluginsConfig(options=options),
             registries={self.host: RegistryConfig(ca_file=str(self.ca_file), denied_means_missing=True)},
         )
