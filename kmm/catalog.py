@@ -87,6 +87,16 @@ class Catalog:
         """Return the driver of that name. Raises PluginError, naming those that are installed."""
         return self._named("driver", self.drivers, name)
 
+    def base_image(self, argument: str) -> BaseImages:
+        """Return what knows the images of a build argument. Raises PluginError where several claim it, or none."""
+        return self._named("build argument", self.base_images, argument)
+
+    @property
+    def base_image_arguments(self) -> frozenset[str]:
+        """The build arguments that stand for base images, also those that several plugins claim."""
+        claimed = (name for kind, name in self.contested if kind == "build argument")
+        return frozenset((*self.base_images, *claimed))
+
     def whole_spec(self, spec: Manifest) -> dict[str, Any]:
         """Return a Module's spec with its driver's defaults merged under it, and `driver` itself resolved away.
 

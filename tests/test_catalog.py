@@ -70,6 +70,24 @@ def test_a_contested_name_says_by_whom():
     assert [refusal.reason for refusal in catalog.refusals] == ["DuplicateName"] * 2
 
 
+class BaseImages:
+    argument = "TOOLKIT"
+
+    def __init__(self, name):
+        self.name = name
+
+
+def test_base_images_are_found_by_their_build_argument_and_used_from_none_where_several_claim_it():
+    one = build_catalog([plugin("a", base_images=(BaseImages("first"),))])
+    assert one.base_image("TOOLKIT").name == "first"
+    both = build_catalog(
+        [plugin("a", base_images=(BaseImages("first"),)), plugin("b", base_images=(BaseImages("x"),))]
+    )
+    assert both.base_image_arguments == {"TOOLKIT"}
+    with pytest.raises(PluginError, match=r'build argument "TOOLKIT" is offered by acme-a 1\.0 and by acme-b 1\.0'):
+        both.base_image("TOOLKIT")
+
+
 @pytest.mark.parametrize(
     ("host", "expected"),
     [

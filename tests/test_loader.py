@@ -46,6 +46,13 @@ def catalog(distributions, monkeypatch):
         ("a-class", "WrongResult", "the class Builder instead of an object of it"),
         ("bad-signature", "WrongResult", "whose render does not take (request)"),
         ("bad-requires", "WrongResult", '"dockerfil", which is no field of the request; did you mean "dockerfile"?'),
+        (
+            "bad-ignores",
+            "WrongResult",
+            'ignores "base_tsl", which is no field of the request; did you mean "base_tls"?',
+        ),
+        ("bad-base-images", "WrongResult", 'whose argument "KERNEL_VERSION" can be no build argument of its own'),
+        ("bad-listing", "WrongResult", "whose listing is an object of type tuple instead of a Listing"),
         ("bad-kind", "WrongResult", "owns is not a list of at least one Kind"),
         ("bad-driver", "WrongResult", 'modprobe.modulName: is not a known field; did you mean "moduleName"?'),
         ("odd-driver", "WrongResult", "whose spec holds a key that is not a string"),

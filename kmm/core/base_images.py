@@ -7,7 +7,7 @@ file names the kernel. All look-ups are by dictionary: what is in it was read on
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 from kmm.contract import BaseImages, BuildArg
@@ -33,7 +33,9 @@ class BaseImageUndecidedError(SpecError):
 
 def uses(dockerfile: str, argument: str) -> bool:
     """Whether a Dockerfile uses a build argument, other than in a comment."""
-    return any(_word(argument).search(line) for line in dockerfile.splitlines() if not line.lstrip().startswith("#"))
+    return argument in dockerfile and any(
+        _word(argument).search(line) for line in dockerfile.splitlines() if not line.lstrip().startswith("#")
+    )
 
 
 def base_image_args(
@@ -42,16 +44,16 @@ def base_image_args(
     kernel: str,
     nodes: KernelNodes,
     view: View,
-    base_images: Mapping[str, BaseImages],
+    base_images: Mapping[str, Callable[[], BaseImages]],
 ) -> Iterator[BuildArg]:
     """Yield the arguments that stand for base images, as far as a Dockerfile uses them and the Module sets none.
 
     Raises BaseImageMissingError, BaseImageUndecidedError, and PluginError.
     """
     given = {arg.name for arg in args}
-    for argument, offer in sorted(base_images.items()):
+    for argument in sorted(base_images):
         if argument not in given and uses(dockerfile, argument):
-            yield BuildArg(name=argument, value=_image(offer, kernel, nodes, view))
+            yield BuildArg(name=argument, value=_image(base_images[argument](), kernel, nodes, view))
 
 
 def newest_first(versions: Mapping[str, str]) -> list[str]:

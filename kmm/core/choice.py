@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 from kmm.api.module import ModuleSpec
@@ -33,7 +34,7 @@ def makers(catalog: Catalog, view: View) -> Makers:
 
     return Makers(
         builder=builder,
-        base_images=catalog.base_images,
+        base_images={each: partial(catalog.base_image, each) for each in catalog.base_image_arguments},
         signer=lambda name: _choose("signer", name or operator.signer, catalog.signers, catalog.signer),
     )
 

@@ -74,7 +74,7 @@ class Makers:
 
     builder: Callable[[str | None], Renderer[BuildRequest]]
     signer: Callable[[str | None], Renderer[SignRequest]]
-    base_images: Mapping[str, BaseImages] = field(default_factory=dict)
+    base_images: Mapping[str, Callable[[], BaseImages]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,7 +96,7 @@ def look_up() -> float:
     """Return the microseconds of looking up the toolkit of one kernel among all."""
     offer = DriverToolkit()
     view = View(base_images={offer.argument: Listed(by_version=TOOLKITS)})
-    offers = {offer.argument: offer}
+    offers = {offer.argument: lambda: offer}
     kernels = [
         (
             f"5.14.0-{number}",

@@ -35,7 +35,7 @@ def asked(image: str, access: str = "") -> Question:
 def chosen(known, *os_images: str, dockerfile=DOCKERFILE, args=(), kernel=KERNEL, offer=None, **view) -> dict:
     offer = offer or DriverToolkit()
     seen = View(base_images={"DTK_AUTO": known} if known else {}, **view)
-    offers = {"DTK_AUTO": offer}
+    offers = {"DTK_AUTO": lambda: offer}
     return {arg.name: arg.value for arg in base_image_args(dockerfile, args, kernel, nodes(*os_images), seen, offers)}
 
 

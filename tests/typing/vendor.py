@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from kmm.contract import (
     Access,
+    BaseImages,
     Builder,
     BuildRequest,
     Driver,
     Finding,
     ImageInfo,
     Kind,
+    Listing,
     Manifest,
     Progress,
     Record,
@@ -83,6 +85,28 @@ def kmm_signers() -> list[Signer]:
 
 def kmm_drivers() -> list[Driver]:
     return [Driver(name="acme-nic", spec={"moduleLoader": {"container": {"modprobe": {"moduleName": "acme"}}}})]
+
+
+class AcmeToolkit:
+    """Images of a distribution that nothing in the cluster lists."""
+
+    name = "acme-toolkit"
+    argument = "ACME_TOOLKIT"
+    listing: Listing | None = None
+    release_file = ""
+
+    def images(self, listing: Manifest | None) -> dict[str, str]:
+        return {"12": "registry.example.com/acme/toolkit:12"} if listing is None else {}
+
+    def os_version(self, os_image: str) -> str:
+        return os_image.removeprefix("Acme Linux ")
+
+    def kernels(self, release: bytes) -> list[str]:
+        return [release.decode()]
+
+
+def kmm_base_images() -> list[BaseImages]:
+    return [AcmeToolkit()]
 
 
 def kmm_validate_module(module: Manifest) -> list[Finding]:
