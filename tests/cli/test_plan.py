@@ -218,3 +218,54 @@ def test_five_thousand_nodes_of_realistic_size_are_streamed(tmp_path):
     )
     assert run.stdout.count("DaemonSet kmm-ci-a-") == 6
     assert int(run.stderr) < 300 * 1024
+
+
+DTK = """\
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: d, namespace: drivers}
+data: {dockerfile: "ARG DTK_AUTO\\nFROM ${DTK_AUTO}"}
+---
+apiVersion: kmm.sigs.x-k8s.io/v1beta1
+kind: Module
+metadata: {name: m, namespace: drivers}
+spec:
+  selector: {}
+  moduleLoader:
+    container:
+      modprobe: {moduleName: m}
+      kernelMappings:
+        - regexp: .
+          containerImage: registry.example.com/m:${KERNEL_FULL_VERSION}
+          build: {builder: openshift-build, dockerfileConfigMap: {name: d}}
+"""
+STREAM = """\
+---
+apiVersion: image.openshift.io/v1
+kind: ImageStream
+metadata: {name: driver-toolkit, namespace: openshift}
+spec:
+  tags:
+    - name: 416.94.1-0
+      from: {kind: DockerImage, name: "quay.io/toolkit:416"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("os_image", "stream", "said"),
+    [
+        ("Red Hat Enterprise Linux CoreOS 416.94.1-0", STREAM, "value: quay.io/toolkit:416"),
+        ("Red Hat Enterprise Linux CoreOS 417.94.2-0", STREAM, "no image for 417.94.2-0"),
+        ("Red Hat Enterprise Linux 9.4 (Plow)", STREAM, "no image for the kernel 5.14.0"),
+        ("Red Hat Enterprise Linux CoreOS 416.94.1-0", "", "openshift/driver-toolkit is not in the files"),
+    ],
+)
+def test_base_images_are_those_of_the_list_in_the_files(tmp_path, os_image, stream, said):
+    (tmp_path / "m.yaml").write_text(DTK + stream)
+    found = node("a", "5.14.0")
+    found["status"]["nodeInfo"]["osImage"] = os_image
+    (tmp_path / "nodes.json").write_text(json.dumps(found))
+    code, out, _ = kmm("-f", tmp_path / "m.yaml", "--nodes", tmp_path / "nodes.json", "--output", "yaml")
+    table = kmm("-f", tmp_path / "m.yaml", "--nodes", tmp_path / "nodes.json")[1]
+    assert code == 0
+    assert said in out + " ".join(table.split())
