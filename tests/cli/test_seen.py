@@ -85,3 +85,12 @@ def test_another_kind_of_operator_is_not_given_our_version(world, look):
     found.api.patch(f"{LEASES.format(NAMESPACE)}/{LEASE}", {"spec": spec})
     (operator,) = look(found).operators
     assert (operator.state, operator.leader.holder, operator.leader.version) == ("Leading", "go", "")
+
+
+def test_what_comes_to_nothing_is_shown_of_a_module_that_is_ready(world, look):
+    found = world(nodes=0)
+    warning = condition("FieldsIgnored", holds=True, kind="FieldsIgnored", message="it builds without")
+    written(found, conditions=[condition("AllReady", holds=True), warning])
+    (module,) = look(found).modules
+    assert module.ready
+    assert module.others == (("FieldsIgnored", "it builds without"),)
