@@ -16,6 +16,7 @@ def demo(*, keep: bool, svg: Path | None) -> int:
         from kmm.demo.story import run
     except ModuleNotFoundError as error:
         raise ConfigError(_LACKING.format(error.name)) from None
-    if find_spec("kmm_kaniko") is None:  # what builds in it
-        raise ConfigError(_LACKING.format("kmm-kaniko"))
+    for plugin in ("kmm_kaniko", "kmm_sign_file"):  # what builds in it, and what signs
+        if find_spec(plugin) is None:
+            raise ConfigError(_LACKING.format(plugin.replace("_", "-")))
     return run(keep=keep, svg=svg)

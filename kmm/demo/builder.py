@@ -1,7 +1,7 @@
 """What kaniko's executor does in the demo: it builds what the pod's specification says, and pushes it for real.
 
-It knows `ARG`, `RUN cp` of a Secret's file, and `RUN make` of a module, which is a text here. So what is in the image
-depends on the Dockerfile, the arguments and the Secrets of the Job, and on nothing else.
+It knows `ARG`, `RUN cp` of a Secret's file, and `RUN make` of a module: a text, behind the head of an ELF file. So what
+is in the image depends on the Dockerfile, the arguments and the Secrets of the Job, and on nothing else.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping
+from io import BytesIO
 from pathlib import Path
 
 from kmm.contract import Access, ContractError
@@ -17,10 +18,13 @@ from kmm.embedded.program import Exit, Run
 from kmm.oci import credentials, reference
 from kmm.oci.client import Client
 from kmm.oci.session import Session
+from kmm.signing import module
 
 _FLAG = re.compile(r"--([a-z-]+)(?:=(.*))?", re.DOTALL)
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 _DEADLINE_S = 10.0
+# As much as tells a kernel module from other files: 64 bits, little-endian, to be linked.
+_ELF = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + (1).to_bytes(2, "little")
 
 
 class BuildError(Exception):
@@ -83,12 +87,19 @@ def _carry_out(dockerfile: str, given: Mapping[str, str], mounts: Mapping[str, P
 
 
 def _make(settings: Mapping[str, str]) -> dict[str, bytes]:
-    kernel, module = settings.get("KERNEL", ""), settings["MODULE"]
+    kernel, name = settings.get("KERNEL", ""), settings["MODULE"]
     if not kernel:
         raise BuildError("make: *** KERNEL is not set.  Stop.")
-    return {f"/opt/lib/modules/{kernel}/{module}.ko": compiled(module, kernel, settings.get("SPEED", ""))}
+    return {f"/opt/lib/modules/{kernel}/{name}.ko": compiled(name, kernel, settings.get("SPEED", ""))}
 
 
-def compiled(module: str, kernel: str, speed: str = "") -> bytes:
+def compiled(name: str, kernel: str, speed: str = "") -> bytes:
     """Return what a compiler makes of a module here."""
-    return f"{module} for {kernel}{speed and f' at {speed}'}".encode()
+    return _ELF + f"{name} for {kernel}{speed and f' at {speed}'}".encode()
+
+
+def text_of(compiled: bytes) -> str:
+    """Return the text of a module, with or without what signers have appended to it."""
+    unsigned = BytesIO()
+    module.strip(BytesIO(compiled), unsigned)
+    return unsigned.getvalue().removeprefix(_ELF).decode(errors="replace")

@@ -1,12 +1,15 @@
-"""Who plays in the demo: nodes, images, Modules, and a vendor's plugin package."""
+"""Who plays in the demo: nodes, images, Modules, keys, and a vendor's plugin package."""
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from kmm.demo.builder import compiled
+from kmm.demo.keys import Pair
 from kmm.embedded.registry import Registry
+from kmm.signing.signer import Signer
 
 NAMESPACE = "kmm-demo"
 KERNELS = ("5.14.0-427.el9.x86_64", "6.1.0-18-amd64", "6.1.0-21-amd64")
@@ -25,7 +28,7 @@ RUN cp /run/secrets/nic-firmware/nic.bin {FIRMWARE}
 """
 MODULES = ("gpu", "nic", "acme", "tired")
 VENDOR = "acme-kmm"
-_EXECUTOR = "tools/kaniko:1"
+_EXECUTOR, _OPERATOR = "tools/kaniko:1", "tools/kmm:1"
 
 _VENDORS_PLUGIN = '''\
 """What Acme ships: its driver's Module, so that a user's own is three lines."""
@@ -40,20 +43,26 @@ def kmm_drivers(settings):
 '''
 
 
-def push_images(registry: Registry) -> int:
-    """Push an image of each driver for each kernel, but the one that is to be built; return how many there are."""
+def push_images(registry: Registry, pair: Pair) -> int:
+    """Push an image of each driver for each kernel, signed, but the one that is to be built.
+
+    Return how many there are.
+    """
+    signer = pair.signer()
     names = {"team/gpu": "gpu", "team/nic": "nic", "acme/card": "acme_card", "team/tired": "tired"}
     for repository, module in names.items():
         built = module == "nic"
         for kernel in (*KERNELS, *(() if built else (NEW_KERNEL,))):
-            files = {f"/opt/lib/modules/{kernel}/{module}.ko": compiled(module, kernel, SPEED if built else "")}
+            module_bytes = _signed(compiled(module, kernel, SPEED if built else ""), signer)
+            files = {f"/opt/lib/modules/{kernel}/{module}.ko": module_bytes}
             if built:
                 files[FIRMWARE] = FIRMWARE_BYTES
             registry.push_image(f"{repository}:{kernel}", files)
     registry.push_image("team/nic-device-plugin:1", {"/plugin": b"plugin"})
     registry.push_image("team/tired-device-plugin:1", {"/plugin": b"plugin"})
     registry.push_image(_EXECUTOR, {"/kaniko/executor": b"executor"})
-    return len(names) * (len(KERNELS) + 1) + 2
+    registry.push_image(_OPERATOR, {"/usr/bin/kmm": b"kmm"})
+    return len(names) * (len(KERNELS) + 1) + 3
 
 
 def install_vendor(folder: Path) -> Path:
@@ -71,6 +80,7 @@ def configuration(registry: Registry) -> dict[str, Any]:
     options = {
         "oci": {"allowAddresses": ["127.0.0.0/8"]},
         "kaniko": {"image": f"{registry.host}/{_EXECUTOR}"},
+        "sign-file": {"image": f"{registry.host}/{_OPERATOR}", "caConfigMap": "registry-ca"},
         "acme": {"mirror": registry.host},
     }
     return {
@@ -82,7 +92,7 @@ def configuration(registry: Registry) -> dict[str, Any]:
 
 
 def modules(registry: Registry) -> list[dict[str, Any]]:
-    """Return the Modules: pre-built; built where missing, with firmware and more; a vendor's; a wrong one."""
+    """Return the Modules: pre-built; built and signed where missing, with firmware; a vendor's; a wrong one."""
     built = {
         "build": {
             "builder": "kaniko",
@@ -90,6 +100,7 @@ def modules(registry: Registry) -> list[dict[str, Any]]:
             "buildArgs": [{"name": "SPEED", "value": SPEED}],
             "secrets": [{"name": "nic-firmware"}],
         },
+        "sign": {"keySecret": {"name": "signing-key"}, "certSecret": {"name": "signing-cert"}},
         **_container(registry, "team/nic", moduleName="nic", firmwarePath="/firmware"),
     }
     return [
@@ -115,6 +126,12 @@ def modules(registry: Registry) -> list[dict[str, Any]]:
 def _container(registry: Registry, repository: str, **modprobe: str) -> dict[str, Any]:
     image = f"{registry.host}/{repository}:${{KERNEL_FULL_VERSION}}"
     return {"modprobe": modprobe, "kernelMappings": [{"regexp": ".", "containerImage": image}]}
+
+
+def _signed(module: bytes, signer: Signer) -> bytes:
+    made = BytesIO()
+    signer.sign(BytesIO(module), made)
+    return made.getvalue()
 
 
 def _module(name: str, **spec: Any) -> dict[str, Any]:

@@ -1,21 +1,30 @@
-"""What the nodes of the demo do: load the module that is inside a real image for their kernel, unload it, build."""
+"""What the nodes of the demo do: load the module inside a real image for their kernel, unload it, build, sign.
+
+Their kernels load only what is signed, as with Secure Boot.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
 import shlex
+import sys
 import threading
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 from kmm.contract import Access, Forbidden, ImageInfo, Unavailable
 from kmm.core import names
-from kmm.demo.builder import build
-from kmm.embedded.program import Exit, Run, idle
+from kmm.core.images import SIGN
+from kmm.demo.builder import build, text_of
+from kmm.embedded.program import Exit, Run, idle, process
 from kmm.oci.inspection import inspect
 from kmm.oci.session import Session
+from kmm.signing import verification
+from kmm.signing.certificate import Certificate
+from kmm.signing.errors import ModuleError
 
 _MODPROBE = re.compile(r"\bmodprobe\b[^&;\n}]*")
 _COPY = re.compile(r"\bcp -r (\S+)/\* (\S+)")
@@ -26,22 +35,30 @@ _DEADLINE_S = 10.0
 class Nodes:
     """The kernels of the nodes. `loaded`: what was compiled, by node and module; `firmware`: files by node.
 
-    `told` hears of each that comes or goes.
+    `trusted`: whose signatures they take; `told` hears of each module that comes or goes.
     """
 
-    def __init__(self, session: Session, access: Access, firmware: str, told: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        access: Access,
+        firmware: str,
+        trusted: Certificate,
+        told: Callable[[str, str], None],
+    ) -> None:
         self._session, self._access = session, access
-        self._firmware, self._told = firmware, told
+        self._firmware, self._trusted, self._told = firmware, trusted, told
         self._lock = threading.Lock()
         self.loaded: dict[str, dict[str, str]] = {}
         self.firmware: dict[str, dict[str, bytes]] = {}
 
     async def run(self, run: Run) -> Exit:
-        """Carry out builds and a loader's hooks; everything else just runs."""
-        if names.JOB_TYPE in run.pod["metadata"]["labels"]:
-            self._told(
-                run.node, f"{run.container['name']} builds for {run.pod['metadata']['labels'][names.TARGET_KERNEL]}"
-            )
+        """Carry out builds, signatures and a loader's hooks; everything else just runs."""
+        labels = run.pod["metadata"]["labels"]
+        if kind := labels.get(names.JOB_TYPE):
+            self._told(run.node, f"{run.container['name']} {kind}s for {labels[names.TARGET_KERNEL]}")
+            if kind == SIGN:
+                return await _sign(run)
             return await asyncio.to_thread(build, run, self._session, self._access.ca_pem or "")
         if not run.hook:
             return await idle(run)
@@ -65,19 +82,29 @@ class Nodes:
         with self._lock:
             self.loaded.pop(node, None)
 
+    def inspect(self, image: str, *files: str) -> ImageInfo | None:
+        """Return what is in an image, as `kmm.oci.inspection` does."""
+        return inspect(image, self._access, self._session, _DEADLINE_S, files)
+
     async def _load(self, run: Run, folder: str, name: str) -> str:
         path = f"{folder}/lib/modules/{run.kernel}/{name}.ko"
         try:
-            found = await self._inspect(str(run.container["image"]), path)
+            found = await asyncio.to_thread(self.inspect, str(run.container["image"]), path)
         except (Unavailable, Forbidden) as error:
             return f"modprobe: ERROR: {error}"
         if found is None or path not in found.files:
             return f"modprobe: FATAL: Module {name} not found in directory {folder}/lib/modules/{run.kernel}"
-        compiled = found.files[path].decode()
-        if not compiled.startswith(f"{name} for {run.kernel}"):
+        try:
+            refused = verification.verify(BytesIO(found.files[path]), self._trusted).problem
+            text = text_of(found.files[path])
+        except ModuleError as error:
+            return f"modprobe: ERROR: could not insert '{name}': Exec format error: it {error}"
+        if refused:
+            return f"modprobe: ERROR: could not insert '{name}': Key was rejected by service: it {refused}"
+        if not text.startswith(f"{name} for {run.kernel}"):
             return f"modprobe: ERROR: could not insert '{name}': Exec format error"
         with self._lock:
-            self.loaded.setdefault(run.node, {})[name] = compiled
+            self.loaded.setdefault(run.node, {})[name] = text
         self._told(run.node, f"modprobe {name}: loaded into {run.kernel}")
         return ""
 
@@ -89,7 +116,7 @@ class Nodes:
 
     async def _copy(self, run: Run, folder: str) -> None:
         path = f"{folder}/{Path(self._firmware).name}"
-        found = await self._inspect(str(run.container["image"]), path)
+        found = await asyncio.to_thread(self.inspect, str(run.container["image"]), path)
         if found and path in found.files:
             with self._lock:
                 self.firmware.setdefault(run.node, {})[path] = found.files[path]
@@ -99,6 +126,10 @@ class Nodes:
             with self._lock:
                 self.firmware.pop(run.node, None)
 
-    async def _inspect(self, image: str, *files: str) -> ImageInfo | None:
-        asked = partial(inspect, image, self._access, self._session, _DEADLINE_S, files)
-        return await asyncio.to_thread(asked)
+
+async def _sign(run: Run) -> Exit:
+    """Run what the container runs: the command itself, of the Python that we run in."""
+    # It may be below a folder that the container mounts something at: there it is itself.
+    python = {sys.executable: Path(sys.executable)}
+    argv = (sys.executable, "-m", "kmm.cli", *run.argv[1:])
+    return await process(replace(run, argv=argv, mounts={**run.mounts, **python}))

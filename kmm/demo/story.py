@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from kmm.api.crd import custom_resource_definition
 from kmm.api.kinds import KINDS
 from kmm.contract import Access
 from kmm.core import names
-from kmm.demo import cast
-from kmm.demo.builder import compiled
+from kmm.demo import cast, keys
+from kmm.demo.builder import compiled, text_of
 from kmm.demo.node import Nodes
 from kmm.demo.operator import OperatorProcess
 from kmm.demo.screen import Screen
@@ -32,6 +33,7 @@ from kmm.oci.address import Addresses, parse_networks
 from kmm.oci.session import Session
 from kmm.runtime.kinds import MODULE, path_of
 from kmm.runtime.transport import MERGE_PATCH, Transport, connect
+from kmm.signing import verification
 
 _PATIENCE_S = 60.0  # a machine may be slow; what is shown is how long it took
 _LOOK_S = 0.05
@@ -54,7 +56,8 @@ class Story:
         stack.callback(session.close)
         self.registry = stack.enter_context(Registry(auth="bearer", users={"robot": "s3cret"}, public=("*",)))
         access = Access(ca_pem=self.registry.ca_pem)
-        self.nodes = Nodes(session, access, cast.FIRMWARE, self._of_node)
+        self.pair = keys.make()
+        self.nodes = Nodes(session, access, cast.FIRMWARE, self.pair.certificate(), self._of_node)
         pull = from_registry({self.registry.host: access})
         self.cluster = stack.enter_context(
             Cluster(program=self.nodes.run, pull=pull, pace=Pace(relist_s=0.05, back_off_s=0.5))
@@ -86,7 +89,7 @@ class Story:
         self._delete()
 
     def _furnish(self) -> None:
-        images = cast.push_images(self.registry)
+        images = cast.push_images(self.registry, self.pair)
         create, resource = self.cluster.objects.create, self.cluster.objects.resource
         for kind in KINDS:
             self.cluster.call(create, resource("CustomResourceDefinition"), "", custom_resource_definition(kind))
@@ -95,16 +98,19 @@ class Story:
         for account in ("kmm-operator-module-loader", "kmm-operator-device-plugin"):
             self._post(f"{core}/serviceaccounts", {"metadata": {"name": account}})
         self._post(f"{core}/configmaps", {"metadata": {"name": "nic"}, "data": {"dockerfile": cast.DOCKERFILE}})
-        firmware = {Path(cast.FIRMWARE).name: base64.b64encode(cast.FIRMWARE_BYTES).decode()}
-        self._post(f"{core}/secrets", {"metadata": {"name": "nic-firmware"}, "data": firmware})
-        login = base64.b64encode(self.registry.docker_config("robot").encode()).decode()
-        secret = {"metadata": {"name": "registry"}, "type": "kubernetes.io/dockerconfigjson"}
-        self._post(f"{core}/secrets", {**secret, "data": {".dockerconfigjson": login}})
+        authority = {"ca.crt": self.registry.ca_pem}
+        self._post(f"{core}/configmaps", {"metadata": {"name": "registry-ca"}, "data": authority})
+        self._secret("nic-firmware", Path(cast.FIRMWARE).name, cast.FIRMWARE_BYTES)
+        self._secret("signing-key", "key", self.pair.key_pem)
+        self._secret("signing-cert", "cert", self.pair.certificate_pem)
+        login = self.registry.docker_config("robot").encode()
+        self._secret("registry", ".dockerconfigjson", login, "kubernetes.io/dockerconfigjson")
         for node, kernel in cast.NODES.items():
             self.cluster.add_node(node, kernel, labels=cast.WORKERS)
         self.screen.chapter("A cluster, and a registry, in this process")
         self.screen.line("cluster", f"API server at {self.cluster.url}, {len(cast.NODES)} nodes on 3 kernels")
         self.screen.line("registry", f"{self.registry.url}, with Bearer tokens and an own CA: {images} images")
+        self.screen.line("nodes", f"their kernels load only what is signed: they trust {self.pair.certificate()}")
 
     def _apply(self) -> None:
         self.screen.chapter("An administrator applies four Modules")
@@ -141,21 +147,40 @@ class Story:
         self.screen.line("registry", "is back")
         tag = f"{self.registry.host}/team/nic:{cast.NEW_KERNEL}"
         self._wait(
-            "the image that is missing for it is built", lambda: "digest" in self._kernel("nic", cast.NEW_KERNEL)
+            "the image that is missing for it is built and signed",
+            lambda: "digest" in self._kernel("nic", cast.NEW_KERNEL),
         )
         self.screen.line("nic", f"{tag}, from its Dockerfile, its arguments and a Secret")
         self._wait(f"the drivers are loaded on {node} too", lambda: self._loaded("nic", "gpu", "acme_card"))
-        wanted = compiled("nic", cast.NEW_KERNEL, _SPEED).decode()
+        wanted = text_of(compiled("nic", cast.NEW_KERNEL, _SPEED))
         if (found := self.nodes.loaded[node]["nic"]) != wanted:
             raise StoryError(f'what was built is not what was asked for: "{found}", and not "{wanted}"')
         if self.nodes.firmware[node] != {cast.FIRMWARE: cast.FIRMWARE_BYTES}:
             raise StoryError("the firmware of the image that was built is not the Secret's")
         self.screen.good("it is built with the Module's arguments and the Secret's firmware")
+        self._verify(tag)
         self._wait("all is Ready again", lambda: all(map(self._ready, ("gpu", "nic", "acme"))))
         # Each kernel's two nodes had one loader; node-4 still runs the old kernel of node-1.
         if not uids <= {each["metadata"]["uid"] for each in self._daemon_sets()}:
             raise StoryError("a loader that was to stay was made anew")
         self.screen.good("no loader of another kernel was touched")
+
+    def _verify(self, image: str) -> None:
+        """Look at the signature in the image itself, and at what was pushed under its name."""
+        path = f"/opt/lib/modules/{cast.NEW_KERNEL}/nic.ko"
+        found = self.nodes.inspect(image, path)
+        if found is None or path not in found.files:
+            raise StoryError(f"there is no {path} in {image}")
+        verified = verification.verify(BytesIO(found.files[path]), self.pair.certificate())
+        if not verified.verified or verified.signer is None:
+            raise StoryError(f"{path} in {image} {verified.problem}")
+        by = f"{verified.signer.hash_name} by {verification.who(verified.signer)}"
+        self.screen.good(f"its module's signature verifies: {by}")
+        manifest = f"/v2/team/nic/manifests/{cast.NEW_KERNEL}"
+        pushed = [each for each in self.registry.log if (each.method, each.path) == ("PUT", manifest)]
+        if len(pushed) != 1:
+            raise StoryError(f"{image} was pushed {len(pushed)} times: it is to be once, signed")
+        self.screen.good("what was not signed never had that name")
 
     def _mend_the_mistake(self) -> None:
         self.screen.chapter("The mistake is mended")
@@ -217,6 +242,12 @@ class Story:
     def _post(self, path: str, body: dict[str, Any]) -> None:
         self.api.ask("POST", path, body)
 
+    def _secret(self, name: str, key: str, value: bytes, kind: str = "Opaque") -> None:
+        data = {key: base64.b64encode(value).decode()}
+        self._post(
+            f"/api/v1/namespaces/{cast.NAMESPACE}/secrets", {"metadata": {"name": name}, "type": kind, "data": data}
+        )
+
     # ── What is seen of it ────────────────────────────────────────────────────────────────────────────────────
 
     def _of_operator(self, said: dict[str, Any]) -> None:
@@ -260,7 +291,7 @@ class Story:
 
 _TOLD = (
     "its images are there",
-    "an image that is built where it is missing, with firmware and a device plugin",
+    "an image that is built and signed where it is missing, with firmware and a device plugin",
     "three lines, for a vendor's driver that a plugin package brings",
     "with a mistake in it",
 )

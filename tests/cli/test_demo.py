@@ -26,6 +26,8 @@ def test_all_of_it_happens_and_is_shown_without_a_terminal(tmp_path):
         'did you mean "daemonset"?',
         "an image that cannot be asked for is unknown, and starts nothing",
         "it is built with the Module's arguments and the Secret's firmware",
+        'its module\'s signature verifies: sha256 by certificate 01 issued by "CN=kmm demo"',
+        "what was not signed never had that name",
         "no loader of another kernel was touched",
         "and so are its labels on the nodes",
         "its memory at most",
