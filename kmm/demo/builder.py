@@ -1,7 +1,7 @@
 """What kaniko's executor does in the demo: it builds what the pod's specification says, and pushes it for real.
 
-It knows `ARG`, `RUN cp` of a Secret's file, and `RUN make` of a module: a text, behind the head of an ELF file. So what
-is in the image depends on the Dockerfile, the arguments and the Secrets of the Job, and on nothing else.
+It knows `ARG`, `RUN cp` of a Secret's file, and `RUN make` of a module: a text, behind the head of an ELF file. So
+what is in the image depends on the Dockerfile, the arguments and the Secrets of the Job, and on nothing else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A cluster whose builds are carried out for real, an operator, and a registry with a password and its own CA."""
+"""A cluster that builds and signs for real, an operator, and a registry with a password and its own CA."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import io
 import json
 import re
 import subprocess
+import sys
 import tarfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import ExitStack
@@ -27,7 +28,7 @@ from kmm.config import Config, PluginsConfig, RegistryConfig
 from kmm.embedded.cluster import Cluster
 from kmm.embedded.image import image
 from kmm.embedded.kubelet import Pace
-from kmm.embedded.program import Exit, Run, idle
+from kmm.embedded.program import Exit, Run, idle, process
 from kmm.loader import load_catalog
 from kmm.runtime.app import App, Options
 from kmm.runtime.transport import connect
@@ -62,7 +63,10 @@ class Site(World):
         authority.cert_pem.write_to_path(str(self.ca_file))
         (folder / "htpasswd").write_text(HTPASSWD)
         auth = {"htpasswd": {"realm": "kmm-tests", "path": str(folder / "htpasswd")}}
-        self.host = stack.enter_context(DockerRegistry(folder / "registry", auth=auth, authority=authority)).host
+        self._registry = stack.enter_context(
+            DockerRegistry(folder / "registry", auth=auth, authority=authority, access_log=True)
+        )
+        self.host = self._registry.host
         self.client = Client(f"https://{self.host}", self.ca_file.read_text(), ROBOT, PASSWORDS[ROBOT])
         self.programs = _layer_of(busybox, APPLETS)
         self.small = image([self.programs])
@@ -79,7 +83,10 @@ class Site(World):
         self.secret("push", **{".dockerconfigjson": self._docker_config(PASSWORDS[ROBOT])})
         self.secret("wrong", **{".dockerconfigjson": self._docker_config("another-password")})
         prepare(self)
-        options = {"oci": {"allowAddresses": ["127.0.0.0/8"]}}
+        options = {
+            "oci": {"allowAddresses": ["127.0.0.0/8"]},
+            "sign-file": {"caConfigMap": "registry-ca", "image": f"{self.host}/base/kmm:1"},
+        }
         if builder:
             options[builder] = {"caConfigMap": "registry-ca"}
         config = dataclasses.replace(
@@ -97,17 +104,29 @@ class Site(World):
         stack.callback(app.stop)
 
     async def _program(self, run: Run) -> Exit:
-        if run.pod["metadata"].get("labels", {}).get(f"{PREFIX}job-type") != "build":
+        programs = {"build": self._container, "sign": _signs}
+        program = programs.get(run.pod["metadata"].get("labels", {}).get(f"{PREFIX}job-type"))
+        if program is None:
             return await idle(run)
-        done = await self._container(run)
+        done = await program(run)
         self.said[f"{run.pod['metadata']['name']}/{run.container['name']}"] = done.output
         return done
 
-    def output(self, name: str) -> str:
+    def output(self, name: str, task: str = "build") -> str:
         """Return what the containers of a Module's builds said, without the Secrets' masks of its status."""
         return "\n".join(
-            said for container, said in self.said.copy().items() if container.startswith(f"{name}-build-")
+            said for container, said in self.said.copy().items() if container.startswith(f"{name}-{task}-")
         )
+
+    def ran(self, name: str, task: str) -> int:
+        """Return how many pods of a Module's builds, or signatures, have ended."""
+        ended = {container.partition("/")[0] for container in self.said.copy()}
+        return len([pod for pod in ended if pod.startswith(f"{name}-{task}-")])
+
+    def pushed(self, name: str) -> list[str]:
+        """Return the tags of a Module's images, as often as each was pushed."""
+        pattern = rf'"PUT /v2/drivers/{name}/manifests/(\S+) HTTP/[\d.]+" 201'
+        return [each for each in re.findall(pattern, self._registry.log_file.read_text()) if ":" not in each]
 
     def _docker_config(self, password: str) -> str:
         auth = base64.b64encode(f"{ROBOT}:{password}".encode()).decode()
@@ -120,6 +139,12 @@ class Site(World):
         answer = self.api.post(core(NAMESPACE, "secrets"), body)
         assert answer.code == 201, answer.body
 
+    def change_secret(self, name: str, **data: str) -> None:
+        """Give a Secret other contents."""
+        body = {"data": {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}}
+        answer = self.api.patch(f"{core(NAMESPACE, 'secrets')}/{name}", body)
+        assert answer.code == 200, answer.body
+
     def config_map(self, name: str, data: dict[str, str]) -> None:
         answer = self.api.post(core(NAMESPACE, "configmaps"), {"metadata": {"name": name}, "data": data})
         assert answer.code == 201, answer.body
@@ -131,11 +156,21 @@ class Site(World):
         *,
         push: str = "push",
         nodes: Mapping[str, str] = SELECTED,
+        sign: Mapping[str, Any] | None = None,
         **build: Any,
     ) -> None:
         """Create a Module whose image is built. `nodes`: the labels of those where it is to be loaded."""
         self.config_map(f"{name}-dockerfile", {"dockerfile": dockerfile})
         spec = self._spec(name, **{"selector": nodes, **build})
+        if sign:
+            spec["moduleLoader"]["container"]["sign"] = sign
+        self._post(name, spec, push, nodes)
+
+    def apply_unbuilt(self, name: str, *, push: str = "push", **mapping: Any) -> None:
+        """Create a Module whose mapping has what is given, and no build."""
+        self._post(name, self._mapped(name, mapping), push, SELECTED)
+
+    def _post(self, name: str, spec: Mapping[str, Any], push: str, nodes: Mapping[str, str]) -> None:
         body = a_module(name, **spec, imageRepoSecret={"name": push}, selector=nodes)
         answer = self.api.post(modules(NAMESPACE), body)
         assert answer.code == 201, answer.body
@@ -154,28 +189,29 @@ class Site(World):
         assert self.api.delete(f"{modules(NAMESPACE)}/{name}").code == 200
 
     def _spec(self, name: str, **build: Any) -> dict[str, Any]:
-        mapping = {
-            "literal": self.release,
-            "containerImage": f"{self.host}/drivers/{name}:${{KERNEL_FULL_VERSION}}",
-            "build": {"dockerfileConfigMap": {"name": f"{name}-dockerfile"}, "selector": SELECTED, **build},
-        }
+        build = {"dockerfileConfigMap": {"name": f"{name}-dockerfile"}, "selector": SELECTED, **build}
+        return self._mapped(name, {"build": build})
+
+    def _mapped(self, name: str, mapping: Mapping[str, Any]) -> dict[str, Any]:
+        image = f"{self.host}/drivers/{name}:${{KERNEL_FULL_VERSION}}"
+        mapping = {"literal": self.release, "containerImage": image, **mapping}
         return {"moduleLoader": {"container": {"modprobe": {"moduleName": name}, "kernelMappings": [mapping]}}}
 
-    def fails(self, name: str) -> str:
-        """Wait until a build has failed; return why."""
+    def fails(self, name: str, reason: str = "BuildFailed") -> str:
+        """Wait until a build has failed, or what `reason` says; return why."""
 
         def why() -> str:
             said = self.kernel(self.release, name)
-            return said["message"] if said["reason"] == "BuildFailed" else ""
+            return said["message"] if said.get("reason") == reason else ""
 
         return eventually(why, f"{name} fails", WITHIN_S)
 
     def loaded(self, name: str) -> dict[str, Any]:
         """Wait until a Module is loaded; return what its status says of the kernel."""
-        failed = lambda: self.kernel(self.release, name).get("reason") == "BuildFailed"  # noqa: E731
+        failed = lambda: self.kernel(self.release, name).get("reason") in ("BuildFailed", "SignFailed")  # noqa: E731
         eventually(lambda: self.ready(name) or failed(), f"{name} is loaded", WITHIN_S)
         said = self.kernel(self.release, name)
-        assert said["reason"] == "Loaded", (said["message"], self.output(name))
+        assert said["reason"] == "Loaded", (said["message"], self.output(name), self.output(name, "sign"))
         return said
 
     def loaders_image(self, name: str) -> str:
@@ -183,17 +219,18 @@ class Site(World):
         (found,) = [each for each in self.sets() if each["metadata"]["labels"][f"{PREFIX}module.name"] == name]
         return found["spec"]["template"]["spec"]["containers"][0]["image"]
 
-    def manifest(self, name: str) -> bytes:
-        return self.client.ask("GET", f"/v2/drivers/{name}/manifests/{self.release}", accept=ACCEPTED).data
+    def manifest(self, name: str, reference: str = "") -> bytes:
+        path = f"/v2/drivers/{name}/manifests/{reference or self.release}"
+        return self.client.ask("GET", path, accept=ACCEPTED).data
 
-    def layers(self, name: str) -> list[bytes]:
-        """Return the layers of a Module's image, unpacked, the lowest first."""
-        found = json.loads(self.manifest(name))["layers"]
+    def layers(self, name: str, reference: str = "") -> list[bytes]:
+        """Return the layers of a Module's image, unpacked, the lowest first. `reference`: a tag or a digest."""
+        found = json.loads(self.manifest(name, reference))["layers"]
         return [_unpacked(self._blob(name, each["digest"])) for each in found]
 
-    def files(self, name: str) -> dict[str, bytes]:
-        """Return the files of a Module's image."""
-        return files_of(self.layers(name))
+    def files(self, name: str, reference: str = "") -> dict[str, bytes]:
+        """Return the files of a Module's image. `reference`: a tag or a digest."""
+        return files_of(self.layers(name, reference))
 
     def labels(self, name: str) -> dict[str, str]:
         config = json.loads(self.manifest(name))["config"]["digest"]
@@ -201,6 +238,13 @@ class Site(World):
 
     def _blob(self, name: str, digest: str) -> bytes:
         return self.client.ask("GET", f"/v2/drivers/{name}/blobs/{digest}").data
+
+
+async def _signs(run: Run) -> Exit:
+    """Run `kmm sign-image` of this virtualenv, in the place of the one in the operator's image."""
+    python = {sys.executable: Path(sys.executable)}  # which may be below a folder that is mounted, and stays itself
+    argv = (sys.executable, "-m", "kmm.cli", *run.argv[1:])
+    return await process(dataclasses.replace(run, argv=argv, mounts={**run.mounts, **python}))
 
 
 def files_of(layers: Iterable[bytes]) -> dict[str, bytes]:
