@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
 
 import build_cost  # noqa: E402
 import embedded_cluster  # noqa: E402
+import image_signing_cost  # noqa: E402
 import openshift_cost  # noqa: E402
 import operator_cost  # noqa: E402
 import registry_cost  # noqa: E402
@@ -185,6 +186,7 @@ def main() -> None:
     build_cost.measure()
     signing_cost.measure()
     openshift_cost.measure()
+    image_signing_cost.measure()
     lines()
 
 

@@ -89,7 +89,7 @@ class Site(World):
         }
         if builder:
             options[builder] = {"caConfigMap": "registry-ca"}
-        config = dataclasses.replace(
+        self.config = dataclasses.replace(
             Config(),
             operator_namespace=NAMESPACE,
             metrics_address="127.0.0.1:0",
@@ -98,13 +98,17 @@ class Site(World):
             plugins=PluginsConfig(options=options),
             registries={self.host: RegistryConfig(ca_file=str(self.ca_file), denied_means_missing=True)},
         )
-        catalog = load_catalog(settings_of=config.settings_of)
-        app = App(config, catalog, connect(self.cluster.kubeconfig()), Options(elect=False))
+        self.operate(self.cluster.kubeconfig(), stack)
+
+    def operate(self, kubeconfig: Path, stack: ExitStack) -> None:
+        """Start an operator, in this cluster or in another."""
+        catalog = load_catalog(settings_of=self.config.settings_of)
+        app = App(self.config, catalog, connect(kubeconfig), Options(elect=False))
         app.start()
         stack.callback(app.stop)
 
     async def _program(self, run: Run) -> Exit:
-        programs = {"build": self._container, "sign": _signs}
+        programs = {"build": self._container, "sign": signs}
         program = programs.get(run.pod["metadata"].get("labels", {}).get(f"{PREFIX}job-type"))
         if program is None:
             return await idle(run)
@@ -240,7 +244,7 @@ class Site(World):
         return self.client.ask("GET", f"/v2/drivers/{name}/blobs/{digest}").data
 
 
-async def _signs(run: Run) -> Exit:
+async def signs(run: Run) -> Exit:
     """Run `kmm sign-image` of this virtualenv, in the place of the one in the operator's image."""
     python = {sys.executable: Path(sys.executable)}  # which may be below a folder that is mounted, and stays itself
     argv = (sys.executable, "-m", "kmm.cli", *run.argv[1:])

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
 import os
+import signal
 import subprocess
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from apiserver.client import eventually
+from apiserver.samples import a_module, core, modules
+from controlplane.controlplane import ControlPlane
 from e2e.container import contained, make_image
 from e2e.debian import Missing, need_programs, toolkit
-from e2e.site import WITHIN_S, Site
+from e2e.site import WITHIN_S, Site, signs
 from registry.docker_registry import Missing as NoRegistry
 from registry.docker_registry import program
 from registry.running import PASSWORDS, ROBOT
 from signing.golden import MODULE, PASSPHRASE, golden
-from world import NAMESPACE, PREFIX
+from world import NAMESPACE, PREFIX, RealWorld
 
 from kmm.embedded.image import image
 from kmm.embedded.program import Exit, Run
+from kmm.embedded.volume import expanded
 from kmm.signing import certificate
 from kmm.signing.verification import Verification, verify
 
@@ -190,3 +198,94 @@ def test_of_an_index_each_platforms_image_is_signed(site):
     assert site.pushed("mixed").count(site.release) == 1
     assert site.ran("mixed", "sign") == 1
     nothing_runs(site)
+
+
+# ── On a real control plane ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def world(site, tmp_path, programs):
+    """A real control plane, and an operator with the generated rights that uses the registry of the site."""
+    with ControlPlane(tmp_path / "plane") as plane, ExitStack() as stack:
+        made = RealWorld(plane, tmp_path)
+        made.add_node("n0", site.release)
+        for plural, name in (("configmaps", "registry-ca"), ("secrets", "push")):
+            found = site.api.get(f"{core(NAMESPACE, plural)}/{name}").body
+            body = {**found, "metadata": {"name": name}}
+            assert made.api.post(core(NAMESPACE, plural), body).code == 201
+        site.operate(made.credentials("operator"), stack)
+        yield made
+
+
+def carry_out(world: RealWorld, pod: dict, folder: Path) -> Exit:
+    """Do what a kubelet does for a pod of one container, whose process is that of this virtualenv."""
+    (container,) = pod["spec"]["containers"]
+    for volume in pod["spec"]["volumes"]:
+        (folder / volume["name"]).mkdir()
+        for kind, plural, name in (("secret", "secrets", "secretName"), ("configMap", "configmaps", "name")):
+            if kind in volume:
+                data = world.api.get(f"{core(NAMESPACE, plural)}/{volume[kind][name]}").body["data"]
+                for item in volume[kind].get("items", [{"key": key, "path": key} for key in data]):
+                    if item["key"] in data:
+                        text = data[item["key"]]
+                        contents = base64.b64decode(text) if kind == "secret" else text.encode()
+                        (folder / volume["name"] / item["path"]).write_bytes(contents)
+    run = Run(
+        pod=pod,
+        container=container,
+        node="n0",
+        kernel="",
+        argv=tuple(expanded(each, {}) for each in [*container["command"], *container["args"]]),
+        env={each["name"]: each["value"] for each in container["env"]},
+        mounts={each["mountPath"]: folder / each["name"] for each in container["volumeMounts"]},
+    )
+    done = asyncio.run(signs(run))
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ended = {"exitCode": done.code, "reason": "Completed", "startedAt": now, "finishedAt": now}
+    status = {"name": container["name"], "image": container["image"], "imageID": "", "ready": False}
+    body = {
+        "phase": "Failed" if done.code else "Succeeded",
+        "containerStatuses": [{**status, "restartCount": 0, "state": {"terminated": ended}}],
+    }
+    path = f"{core(NAMESPACE, 'pods')}/{pod['metadata']['name']}/status"
+    assert world.api.patch(path, {"status": body}).code == 200
+    return done
+
+
+def test_on_a_real_control_plane_the_job_signs_an_image_which_is_then_loaded(site, world, tmp_path):
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in ISSUED.items()}
+    assert world.api.post(core(NAMESPACE, "secrets"), {"metadata": {"name": "pair"}, "data": data}).code == 201
+    mapping = {
+        "regexp": ".",
+        "containerImage": f"{site.host}/drivers/plane:${{KERNEL_FULL_VERSION}}",
+        "sign": {
+            "keySecret": {"name": "pair"},
+            "certSecret": {"name": "pair"},
+            "unsignedImage": push_unsigned(site, "plane"),
+        },
+    }
+    container = {"modprobe": {"moduleName": "acme"}, "kernelMappings": [mapping]}
+    body = a_module("plane", moduleLoader={"container": container}, imageRepoSecret={"name": "push"})
+    # kwok would have the Job's pod succeed at once: it stands still while we are the kubelet.
+    world.plane.kill("kwok", signal.SIGSTOP)
+    try:
+        assert world.api.post(modules(NAMESPACE), body).code == 201
+
+        def scheduled() -> list[dict]:
+            return [each for each in world.pods() if each["spec"].get("nodeName")]
+
+        (pod,) = eventually(scheduled, "the Job has a pod on a node", WITHIN_S)
+        (job,) = world.jobs()
+        assert pod["metadata"]["ownerReferences"][0]["uid"] == job["metadata"]["uid"]
+        done = carry_out(world, pod, tmp_path)
+    finally:
+        world.plane.kill("kwok", signal.SIGCONT)
+    assert done.code == 0, done.output
+    eventually(lambda: world.ready("plane"), "the signed image is loaded", WITHIN_S)
+    assert verified(site, "plane", ISSUED).verified
+    assert site.pushed("plane") == [site.release]
+    eventually(lambda: not world.jobs(), "the Job is gone", WITHIN_S)
+    roles = lambda: {each["metadata"]["labels"].get(f"{PREFIX}role") for each in world.pods()}  # noqa: E731
+    eventually(lambda: roles() == {"module-loader"}, "and its pod", WITHIN_S)
+    refused = [each for each in world.audit() if each["responseStatus"]["code"] in (401, 403)]
+    assert not refused, "its generated rights are enough"
