@@ -28,7 +28,7 @@ from kmm.embedded.cluster import Cluster  # noqa: E402
 from kmm.loader import load_catalog  # noqa: E402
 from kmm.runtime.app import Options  # noqa: E402
 
-RELEASES, ROUNDS = 20, 5
+RELEASES, ROUNDS = 20, 3
 DOCKERFILE = "ARG DTK_AUTO\nFROM ${DTK_AUTO}\nRUN make"
 TOOLKITS = {f"{400 + number}.94.20240529{number:04}-0": f"{openshift.TOOLKIT}{number}" for number in range(RELEASES)}
 
