@@ -19,7 +19,7 @@ from kmm.conformance.contract import Contract, broken, hold, told, unjudged
 from kmm.conformance.rendered import Allowed, Finder, Rendering
 from kmm.conformance.samples import NAMESPACE, SAID, TASKS, failed, samples
 from kmm.conformance.subject import Subject
-from kmm.conformance.world import World, judged_by
+from kmm.conformance.world import World, judged_by, unknown_to
 from kmm.contract import Progress, Renderer, State
 
 _EXAMPLES = 40
@@ -199,6 +199,8 @@ class RendererContract(Contract):
         The embedded one is asked, or with --kmm-cluster a real one, which then stores nothing.
         """
         good = _good(renderings, allowed)
+        if strange := unknown_to(kmm_kubeconfig, renderer.owns):
+            unjudged(f"the API server has no {' and no '.join(strange)}: --kmm-cluster asks another one")
         hold(judged_by(kmm_kubeconfig, self.field, renderer, good))
 
     def test_a_modules_life_runs_with_it(

@@ -6,7 +6,7 @@ import base64
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -58,6 +58,18 @@ _QUICK = Options(
 # ── What an API server takes ──────────────────────────────────────────────────────────────────────────────────
 
 
+def unknown_to(kubeconfig: Path | str, kinds: Iterable[Kind]) -> list[str]:
+    """Return the kinds that an API server does not have."""
+    api = connect(Path(kubeconfig), connections=1)
+    found = []
+    for kind in kinds:
+        try:
+            api.ask("GET", path_of(kind, "default"), query={"limit": "1"}, timeout_s=30)
+        except NotFound:
+            found.append(f"{kind.kind} of {kind.api_version}")
+    return found
+
+
 def judged_by(
     kubeconfig: Path | str, field: str, renderer: Renderer[Any], renderings: Sequence[Rendering]
 ) -> Iterator[str]:
@@ -73,8 +85,6 @@ def judged_by(
             try:
                 query = {"dryRun": "All", "fieldValidation": "Strict"}
                 api.ask("POST", path_of(kind, "default"), manifest, query=query, timeout_s=30)
-            except NotFound:
-                yield f"{rendering.sample}: the API server knows no {kind.plural} of {kind.api_version}"
             except KmmError as error:
                 yield f"{rendering.sample}: {kind.kind}: {error}"
 
