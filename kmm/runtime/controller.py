@@ -289,7 +289,7 @@ class Controller:
         item = self._cluster.modules.get(*key[1:])
         seen = item.version if item else 0
         self._base_images.follow(text for _, text in referred.dockerfiles.values())
-        mask = partial(self._masks.mask, module.namespace, referred.hidden)
+        mask = partial(self._masks.mask, module.namespace, referred.hidden, referred.pull_secrets)
         view = self._cluster.view(subject, referred, mask, self._base_images.known())
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)

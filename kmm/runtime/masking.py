@@ -26,29 +26,32 @@ class Masks:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._lock = threading.Lock()
-        self._masked: LRUCache[tuple[str, tuple[str, ...], str], str] = LRUCache(_MOST)
+        self._masked: LRUCache[tuple[str, tuple[str, ...], tuple[str, ...], str], str] = LRUCache(_MOST)
 
-    def mask(self, namespace: str, secrets: Sequence[str], text: str) -> str:
+    def mask(self, namespace: str, secrets: Sequence[str], optional: Sequence[str], text: str) -> str:
         """Return a text with what these Secrets hold replaced, whole and line by line.
 
-        Where one of them is gone, nobody knows what it held, and the text is withheld.
+        Where one of `secrets` is gone, nobody knows what it held, and the text is withheld. An `optional` one may
+        never have been there: a service account names pull secrets that nobody made, and tasks run all the same.
 
         Raises:
             ApiError, Unreachable: one of them cannot be read.
         """
-        if not text or not secrets:
+        if not text or not (secrets or optional):
             return text
-        key = (namespace, tuple(secrets), text)
+        key = (namespace, tuple(secrets), tuple(optional), text)
         with self._lock:
             known = self._masked.get(key)
         if known is not None:
             return known
         values: set[str] = set()
         found = ""
-        for name in secrets:
+        for name in dict.fromkeys((*secrets, *optional)):
             try:
                 body = self._transport.ask("GET", path_of(SECRET, namespace, name)).read()
             except NotFound:
+                if name not in secrets:
+                    continue
                 found = f'what it said is not shown: the Secret "{name}", which it may quote, is gone'
                 break
             values |= _values(str(body.get("type")), body.get("data") or {})

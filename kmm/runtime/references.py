@@ -34,9 +34,9 @@ _PEM = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----([^-]*)-----END")
 class Referred:
     """What a Module refers to, as far as it exists.
 
-    `dockerfiles`: with their key, by ConfigMap. `hidden`: the names of all Secrets, also of those that are gone:
-    tasks may quote them. `pull_secrets`: the names of those that registries are asked with, in
-    the order to try them; `access` stands for their contents.
+    `dockerfiles`: with their key, by ConfigMap. `hidden`: the names of all Secrets that the Module itself names, also
+    of those that are gone: tasks may quote them. `pull_secrets`: the names of those that registries are asked with,
+    in the order to try them; `access` stands for their contents.
     """
 
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -91,6 +91,7 @@ class References:
         found: dict[Kind, dict[str, Any]] = {CONFIG_MAP: {}, SECRET: {}, SERVICE_ACCOUNT: {}}
         for kind, name in referred(subject, self._operator):
             found[kind][name] = self._content(kind, subject.ref.namespace, name)
+        hidden = tuple(found[SECRET])
         pull = dict.fromkeys(_image_repo_secret(subject) if found[SERVICE_ACCOUNT] else ())
         for names_ in found[SERVICE_ACCOUNT].values():
             pull |= dict.fromkeys(names_ or ())
@@ -100,7 +101,7 @@ class References:
         return Referred(
             dockerfiles={name: each for name, each in found[CONFIG_MAP].items() if each},
             secrets={name: each for name, each in secrets.items() if each},
-            hidden=tuple(secrets),
+            hidden=hidden,
             pull_secrets=tuple(pull),
             access=names.digest(
                 subject.ref.namespace, _image_repo_secret(subject), [[name, _seen(secrets[name])] for name in pull]

@@ -55,7 +55,7 @@ def transport():
     ],
 )
 def test_values_are_masked_in_the_forms_in_which_they_are_quoted(transport, text, masked):
-    found = Masks(transport).mask("n", ("token", "key", "pull"), text)
+    found = Masks(transport).mask("n", ("token", "key"), ("pull",), text)
     if masked is not None:
         assert found == masked
     for value in ("s3cret-token", "MIIabc+def/ghi=", "hunter2-hunter2"):
@@ -65,18 +65,30 @@ def test_values_are_masked_in_the_forms_in_which_they_are_quoted(transport, text
 def test_a_text_is_masked_once(transport):
     masks = Masks(transport)
     for _ in range(3):
-        assert masks.mask("n", ("token",), "s3cret-token") == "***"
+        assert masks.mask("n", ("token",), (), "s3cret-token") == "***"
     assert transport.asked == 1
-    assert masks.mask("n", (), "s3cret-token") == "s3cret-token", "its task can read none"
+    assert masks.mask("n", (), (), "s3cret-token") == "s3cret-token", "its task can read none"
 
 
 def test_a_text_that_may_quote_what_is_gone_is_withheld(transport):
     masks = Masks(transport)
-    said = masks.mask("n", ("token", "gone"), "s3cret-token, and what gone held")
+    said = masks.mask("n", ("token", "gone"), ("gone",), "s3cret-token, and what gone held")
     assert said == 'what it said is not shown: the Secret "gone", which it may quote, is gone'
+
+
+def test_a_pull_secret_that_is_not_there_withholds_nothing(transport):
+    said = Masks(transport).mask("n", ("token",), ("gone", "pull"), "s3cret-token, hunter2-hunter2, no rule to make it")
+    assert said == "***, ***, no rule to make it"
+
+
+def test_what_a_pull_secret_held_stays_masked_when_it_goes(transport):
+    masks = Masks(transport)
+    for _ in range(2):
+        assert masks.mask("n", (), ("pull",), "login robot hunter2-hunter2 failed") == "login robot *** failed"
+        transport.secrets.pop("pull", None)
 
 
 def test_what_cannot_be_masked_now_is_not_shown_now():
     transport = Transport(token=Unreachable("no answer"))
     with pytest.raises(Unreachable):
-        Masks(transport).mask("n", ("token",), "s3cret-token")
+        Masks(transport).mask("n", ("token",), (), "s3cret-token")

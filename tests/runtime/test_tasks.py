@@ -311,6 +311,22 @@ def test_why_a_task_failed_is_what_its_container_said_last_and_no_secret(made, m
     assert hidden not in caplog.text
 
 
+@pytest.mark.embedded_only("kwok's containers say nothing")
+def test_a_pull_secret_that_nobody_made_hides_not_why_a_build_failed(made, maker):
+    async def program(run):
+        if run.container["name"] == "make":
+            return Exit(code=3, output="no rule to make target\n")
+        return await idle(run)
+
+    maker.observe = observe_job
+    world = made(program=program)
+    account = f"{core(NAMESPACE, 'serviceaccounts')}/kmm-operator-module-loader"
+    assert world.api.patch(account, {"imagePullSecrets": [{"name": "gone"}]}).code == 200
+    post(world, **build())
+    eventually(lambda: state(world) == ("BuildFailed", 1))
+    assert "no rule to make target" in world.kernel("6.0.0")["message"]
+
+
 # ── Several Modules, several objects ──────────────────────────────────────────────────────────────────────────
 
 
