@@ -86,13 +86,15 @@ class Probe:
 class Announce:
     """An event on the Module, for a person. `warning`: something to look at.
 
-    `with_status`: the status that is written beside it is what remembers that it was told.
+    `with_status`: the status that is written beside it is what remembers that it was told. `made`: the names of the
+    objects that it tells of; it is told only where all of them have just been created.
     """
 
     reason: str
     message: str
     warning: bool = False
     with_status: bool = False
+    made: tuple[str, ...] = ()
 
 
 Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Release | Probe | Announce

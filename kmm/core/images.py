@@ -511,7 +511,8 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
     )
     again = f" (attempt {attempt})" if attempt > 1 else ""
     message = f"{job.renderer} makes {job.image} for the kernel {job.kernel}{again}; {job.warning}".removesuffix("; ")
-    say = Announce(reason=started, message=message, warning=bool(job.warning))
+    made = tuple(each.name for each in creates)
+    say = Announce(reason=started, message=message, warning=bool(job.warning), made=made)
     return ImageStep(
         phase=Phase.WAITING,
         reason=under_way,

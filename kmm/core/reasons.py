@@ -476,7 +476,10 @@ class Reason(StrEnum):
         About.OBJECT,
         "The API server refuses to create or change an object that the Module needs.",
         "The operator lacks a right, or a quota, a webhook or an admission policy says no.",
-        ("The message says which. For rights: `kmm manifests rbac -n OPERATOR_NAMESPACE | kubectl apply -f -`."),
+        (
+            "The message says which. For rights: `kmm manifests rbac -n OPERATOR_NAMESPACE | kubectl apply -f -`. "
+            "It is tried again by itself, at growing intervals up to 1 minute."
+        ),
     )
     # ── A plugin of the operator, where `kmm plugins`, /readyz and the log say that it is not used ────────────
     NOT_ALLOWED = (

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from kmm.catalog import Catalog
 from kmm.core import names
-from kmm.core.actions import Action, Announce, Delete, Plan, Probe, SetStatus
+from kmm.core.actions import Action, Announce, Create, Delete, Plan, Probe, Replace, SetStatus
 from kmm.core.base_images import BaseImageMissingError, BaseImageUndecidedError
 from kmm.core.choice import UndecidedError, builder_to_keep, ignored, makers
 from kmm.core.device_plugin import render_device_plugin
@@ -88,11 +88,12 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         for kernel in sorted(view.targets, key=lambda each: (each not in busy, each)):
             planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s, makes)
             slots -= planned.starts + planned.queued
-            kernels.append(planned)
+            kernels.append(_with_refusal(planned, view))
         kernels.sort(key=lambda each: (not each.state.failed, each.state.kernel))
         for planned in kernels:
             actions += planned.actions
         device_plugin, wrong = _plan_device_plugin(subject, view, catalog)
+        wrong = wrong or _refusal(device_plugin, view)
         actions += [*device_plugin, *_collect(view, {each.state.kernel: each.state for each in kernels})]
     # What a loader proves is not asked for again: of its digest the answers still tell.
     digests = {asked.image: said.digest for asked, said in view.answers.items() if isinstance(said, Present)}
@@ -187,6 +188,25 @@ def _of_plugin(error: PluginError) -> Reason:
     if isinstance(error, UndecidedError):
         return Reason.BUILDER_UNDECIDED
     return Reason.RENDERER_FAILED if isinstance(error, RendererError) else Reason.PLUGIN_MISSING
+
+
+def _refusal(actions: Iterable[Action], view: View) -> _Wrong:
+    """Return why the API server would not have one of these writes when it was asked last."""
+    wanted = [each.name for each in actions if isinstance(each, Create | Replace)]
+    said = next((view.refused[name] for name in wanted if name in view.refused), "")
+    return (Reason.WRITE_REFUSED, said) if said else None
+
+
+def _with_refusal(planned: _KernelPlan, view: View) -> _KernelPlan:
+    """Return a kernel's plan that says so where a write of it was refused; it is tried again all the same."""
+    if (refusal := _refusal(planned.actions, view)) is None:
+        return planned
+    reason, said = refusal
+    if planned.state.settled:  # what is loaded goes on
+        state = replace(planned.state, message=f"{planned.state.message}; {reason}: {said}")
+    else:
+        state = replace(planned.state, reason=reason, message=said, failed=True)
+    return replace(planned, state=state)
 
 
 def _stuck(kernel: str, nodes: KernelNodes, target: KernelTarget | None, reason: Reason, message: str) -> _KernelPlan:

@@ -225,6 +225,7 @@ class View:
 
     `targets`: targeted nodes by kernel. `kernels`: of the whole cluster. `dockerfiles` and `secrets`: what the
     Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
+    `refused`: why the API server would not have what was wanted last, by the object's name.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there.
     `openshift_builds`: whether the API server has OpenShift's builds. `base_images`: by the build argument that
@@ -245,6 +246,7 @@ class View:
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     secrets: Mapping[str, SecretFacts] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
     build_slots: int = 5
     namespace_labels: Mapping[str, str] = field(default_factory=dict)
     status: Manifest = field(default_factory=dict)

@@ -50,11 +50,12 @@ class Hands:
     ) -> None:
         self._transport, self._cluster, self._ask, self._tell = transport, cluster, ask, tell
 
-    def refused(self, subject: Subject, action: Action, error: KmmError) -> None:
-        """Tell that the API server will not have something."""
+    def refused(self, subject: Subject, action: Action, error: KmmError) -> str:
+        """Tell that the API server will not have something; return what was told."""
         what = f"{type(action).__name__} {getattr(action, 'name', '')}".strip()
         message = f"the API server refuses what is wanted ({what}): {error}"
         self._tell(subject, Announce(reason=Reason.WRITE_REFUSED, message=message, warning=True))
+        return message
 
     def carry_out(self, action: Action, subject: Subject | None, seen: int = 0) -> None:
         """Do one thing. `seen`: the version of the Module that was planned from.

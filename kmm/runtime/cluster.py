@@ -101,6 +101,7 @@ class Cluster:
             self.followed.append((tasks, store))
         self._answers = Answers()
         self._taken: dict[str, set[str]] = {}
+        self._refused: dict[str, Mapping[str, str]] = {}
         self._subjects: dict[str, Subject] = {}
         self._targets: dict[str, tuple[int, Mapping[str, KernelNodes]]] = {}
         self._over_since: dict[str, float] = {}  # by the clock that nobody sets
@@ -175,6 +176,7 @@ class Cluster:
         self._subjects.pop(uid, None)
         self._targets.pop(uid, None)
         self._taken.pop(uid, None)
+        self._refused.pop(uid, None)
         self._answers.forget(uid)
 
     def targeting(self, *nodes: Node) -> Iterator[tuple[str, str]]:
@@ -225,6 +227,7 @@ class Cluster:
             dockerfiles=referred.dockerfiles,
             secrets=referred.secrets,
             taken=frozenset(self._taken.get(subject.uid, ())),
+            refused=self._refused.get(subject.uid, {}),
             build_slots=self.slots.left(subject),
             namespace_labels=namespace.value if namespace else {},
             status=module.value["status"] if module else {},
@@ -300,6 +303,14 @@ class Cluster:
         """Learn that a stranger's object has the name that one of a Module's would have."""
         with self.lock:
             self._taken.setdefault(uid, set()).add(name)
+
+    def refuse(self, uid: str, refused: Mapping[str, str]) -> bool:
+        """Learn what the API server would not have of a Module's, and why; return whether it is other than before."""
+        with self.lock:
+            before = self._refused.pop(uid, {})
+            if refused and self.modules.by_uid(uid):  # else it has been forgotten meanwhile
+                self._refused[uid] = refused
+            return refused.keys() != before.keys()
 
     def retry_names(self, uid: str) -> None:
         """Forget which names were taken: a stranger's object may have gone."""

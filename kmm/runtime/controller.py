@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeAlias
@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from kmm.api.metadata import PREFIX
 from kmm.contract import ModuleRef
 from kmm.core import names
-from kmm.core.actions import Action, Announce, LabelNode, Plan, Probe, SetStatus
+from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, Replace, SetStatus
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
@@ -343,30 +343,65 @@ class Controller:
 
         `seen`: the version of the Module that was planned from.
         """
-        failed: KmmError | None = None
+        done = _Done()
+        for action in plan.actions:
+            if not _of_status(action):
+                self._try(action, key, subject, seen, done)
+        # A status that was planned from other refusals would tell what is not so: it is planned again.
+        outdated = subject is not None and self._cluster.refuse(subject.uid, done.refused)
         # The status first: it is what remembers that something was told.
-        for action in sorted(plan.actions, key=lambda each: isinstance(each, Announce) and each.with_status):
-            if failed is not None and isinstance(action, SetStatus | Announce) and not _is_refusal(failed):
-                continue  # it would tell what is not so
-            began = time.monotonic()
-            try:
-                with self._metrics.action(type(action).__name__):
-                    self._hands.carry_out(action, subject, seen)
-            except NotLeader:
-                raise
-            except AlreadyExists as error:
-                failed = Conflict(error.code, error.reason, str(error))
-            except KmmError as error:
-                if subject is not None and _is_refusal(error):
-                    self._hands.refused(subject, action, error)
-                failed = error if failed is None or isinstance(failed, Conflict) else failed
-            else:
-                if isinstance(action, SetStatus | LabelNode):
-                    self._write(key)
-                _log(action, key)
-                self._observers.tell(action, subject, time.monotonic() - began)
-        if failed is not None:
-            raise failed
+        for action in sorted(plan.actions, key=lambda each: isinstance(each, Announce)):
+            if _of_status(action) and not outdated:
+                self._try(action, key, subject, seen, done)
+        if done.failed is not None:
+            raise done.failed
+        if outdated:
+            self._add(*key)
+
+    def _try(self, action: Action, key: Key, subject: Subject | None, seen: int, done: _Done) -> None:
+        """Do one thing, unless it would tell what is not so; note what becomes of it."""
+        if isinstance(action, SetStatus | Announce) and not done.is_true(action):
+            return
+        began = time.monotonic()
+        try:
+            with self._metrics.action(type(action).__name__):
+                self._hands.carry_out(action, subject, seen)
+        except NotLeader:
+            raise
+        except KmmError as error:
+            done.note(action, error)
+            if subject is not None and _is_refusal(error):
+                said = self._hands.refused(subject, action, error)
+                if isinstance(action, Create | Replace):
+                    done.refused[action.name] = said
+        else:
+            if isinstance(action, SetStatus | LabelNode):
+                self._write(key)
+            _log(action, key)
+            self._observers.tell(action, subject, time.monotonic() - began)
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of a plan: the failure that counts, what was not done, and what was refused and why, by name."""
+
+    failed: KmmError | None = None
+    undone: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def note(self, action: Action, error: KmmError) -> None:
+        """Learn that something was not done. That somebody was first counts least."""
+        self.undone.add(getattr(action, "name", ""))
+        if isinstance(error, AlreadyExists):
+            self.failed = Conflict(error.code, error.reason, str(error))
+        elif self.failed is None or isinstance(self.failed, Conflict):
+            self.failed = error
+
+    def is_true(self, action: SetStatus | Announce) -> bool:
+        """Whether what is to be told is so after all that was not done."""
+        if isinstance(action, Announce) and action.made:
+            return self.undone.isdisjoint(action.made)
+        return self.failed is None or _is_refusal(self.failed)
 
 
 def _is_refusal(error: KmmError) -> bool:

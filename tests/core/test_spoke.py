@@ -202,6 +202,28 @@ def test_tasks_that_nothing_wants_are_removed():
     assert deleted == {f"t-{K1}", "t-5.10"}, "the one kernel has no build section any more, the other no node"
 
 
+def test_a_write_that_was_refused_is_said_by_its_kernel_and_tried_again():
+    of = subject()
+    seen = view(kernels={K1: 1, K2: 1})
+    first, second = (each for each in plan(of, seen).actions if isinstance(each, Create))
+    refused = plan(of, replace(seen, refused={first.name: "quota exceeded", "another": "of what nobody wants now"}))
+    assert [each.name for each in refused.actions if isinstance(each, Create)] == [first.name, second.name]
+    kernels = {each["kernelVersion"]: each for each in status_of(refused)["kernels"]}
+    assert (kernels[K1]["state"], kernels[K1]["reason"]) == ("Failed", Reason.WRITE_REFUSED)
+    assert kernels[K1]["message"] == "quota exceeded"
+    assert kernels[K2]["reason"] == Reason.LOADING
+    assert condition(refused, "Ready")["reason"] == Reason.WRITE_REFUSED
+
+
+def test_a_device_plugin_that_was_refused_says_so():
+    of = subject(spec=spec(devicePlugin={"container": {"image": "registry.example.com/p"}}))
+    catalog = load_catalog()
+    creates = [each.name for each in plan(of, view(), catalog).actions if isinstance(each, Create)]
+    made = plan(of, view(refused={creates[-1]: "quota exceeded"}), catalog)
+    ready = condition(made, "DevicePluginReady")
+    assert (ready["status"], ready["reason"], ready["message"]) == ("False", Reason.WRITE_REFUSED, "quota exceeded")
+
+
 def failing(of: Subject, seen: View, reason: str, message: str) -> View:
     pod = Pod(
         name="p",

@@ -327,6 +327,59 @@ def test_a_pull_secret_that_nobody_made_hides_not_why_a_build_failed(made, maker
     assert "no rule to make target" in world.kernel("6.0.0")["message"]
 
 
+# ── What the API server refuses ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.embedded_only("it refuses on request")
+def test_a_build_that_the_api_server_refuses_is_said_and_not_told_as_started(made):
+    world = made(kernels=1)
+    fault = Fault(kind=Fails.REFUSE, verbs=("create",), resource="jobs", user=world.user, times=None, code=403)
+    world.cluster.faults.add(fault)
+    post(world, **build())
+    eventually(lambda: state(world) == ("WriteRefused", 0))
+    said = world.kernel("6.0.0")
+    assert said["state"] == "Failed"
+    assert "forbidden: as asked for" in said["message"]
+    assert world.condition("ImagesReady")["reason"] == world.condition()["reason"] == "WriteRefused"
+    eventually(lambda: fault.struck > 2, "it is tried again")
+    eventually(lambda: "WriteRefused" in world.events())
+    assert "BuildStarted" not in world.events()
+    world.cluster.faults.clear()
+    eventually(world.ready)
+    eventually(lambda: "BuildStarted" in world.events())
+
+
+@pytest.mark.embedded_only("it refuses on request")
+def test_what_is_refused_for_one_kernel_is_told_as_started_for_the_other(made, maker):
+    alone = maker.render
+
+    def render(request):
+        (job,) = alone(request)
+        job["spec"]["backoffLimit"] = -1 if request.kernel == "6.0.0" else 0
+        return [job]
+
+    maker.render = render
+    world = made(kernels=2)
+    post(world, **build())
+    eventually(lambda: world.kernel("6.0.0").get("reason") == "WriteRefused")
+    eventually(lambda: world.kernel("6.1.0").get("reason") == "Loaded")
+    eventually(lambda: "BuildStarted" in world.events())
+    assert "6.1.0" in world.events()["BuildStarted"]["message"]
+
+
+@pytest.mark.embedded_only("it refuses on request")
+def test_a_loader_that_the_api_server_refuses_is_said(made):
+    world = made()
+    world.cluster.faults.add(
+        Fault(kind=Fails.REFUSE, verbs=("create",), resource="daemonsets", user=world.user, times=None, code=403)
+    )
+    post(world)
+    eventually(lambda: state(world) == ("WriteRefused", 0))
+    assert world.condition("Loaded")["reason"] == "WriteRefused"
+    world.cluster.faults.clear()
+    eventually(world.ready)
+
+
 # ── Several Modules, several objects ──────────────────────────────────────────────────────────────────────────
 
 
