@@ -132,7 +132,7 @@ def image_step(
     tasks = [task for task in view.tasks if task.kernel == target.kernel]
     finished_tasks = [task for task in tasks if _is_over(task) and not task.deleting]
     last = _last(tasks, SIGN if target.sign else BUILD)
-    if last is None or not _is_over(last):
+    if last is None or last.lacking or not _is_over(last):
         last = finished_tasks[0] if proven and finished_tasks else None
     evidence = last.uid if last else _pull_failure(subject, target, view)
     current = certificate(target.sign, view) if target.sign else ""
@@ -246,7 +246,7 @@ def _build_then_sign(
     if any(task.job_type == SIGN for task in tasks):
         return _attempt(subject, sign, tasks, view, now_s)  # whatever becomes of it, it starts no build
     last = _last(tasks, BUILD)
-    evidence = last.uid if last and last.progress.state is State.SUCCEEDED else ""
+    evidence = last.uid if last and last.progress.state is State.SUCCEEDED and not last.lacking else ""
     question = Question(image=temporary, tls=target.tls, evidence=evidence, access=view.access, annotations=True)
     answer = view.answers.get(question)
     if isinstance(answer, Present):
@@ -448,7 +448,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         if task.attempt < last.attempt
         for end in deletes(task, "a later attempt has replaced it")
     )
-    if not _is_over(last):
+    if last.lacking or not _is_over(last):
         step = ImageStep(
             phase=Phase.WAITING,
             reason=under_way,

@@ -617,10 +617,23 @@ def test_what_is_missing_of_an_attempt_is_created_again_and_only_that(kinds, los
 
 
 @pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
-def test_of_an_attempt_that_is_over_nothing_is_created_again(state):
+def test_an_attempt_that_lacks_something_is_not_over_whatever_the_rest_says(state):
     makers = of_two("ConfigMap", "Job")
-    job = task(of(plan(BUILD, makers=makers), Create)[1], state)
-    assert of(plan(BUILD, makers=makers, tasks=[job]), Create) == []
+    creates = of(plan(BUILD, makers=makers), Create)
+    job = task(creates[1], state, uid="job")
+    step = plan(BUILD, makers=makers, tasks=[job], build_slots=0)
+    assert (step.reason, step.actions) == (Reason.BUILDING, (creates[0],))
+    # The registry is asked because of what has ended once the whole has: an answer before that says nothing.
+    assert probed(plan(BUILD, makers=makers, tasks=[job], answers={})) == [asked()]
+    second = Owned(kind=creates[0].kind, name=creates[0].name, uid="map")
+    whole = dataclasses.replace(job, beside=(second,))
+    assert probed(plan(BUILD, makers=makers, tasks=[whole], answers={})) == [asked(evidence="job")]
+
+
+def test_what_is_left_of_an_attempt_goes_once_its_image_is_loaded():
+    makers = of_two("ConfigMap", "Job")
+    job = task(of(plan(BUILD, makers=makers), Create)[1], State.SUCCEEDED, uid="job")
+    assert deleted(plan(BUILD, makers=makers, tasks=[job], answers=All(there()), proven=True)) == ["job"]
 
 
 def test_an_attempt_that_is_not_whole_and_would_be_of_other_objects_now_is_deleted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import threading
@@ -24,6 +25,7 @@ from runtime.acted import (
     nothing_left,
     over,
     post,
+    pushes,
     secret,
     sign,
     spec,
@@ -31,7 +33,7 @@ from runtime.acted import (
 )
 from runtime.conftest import ALONE, CONFIG, NAMESPACE
 
-from kmm.contract import Kind
+from kmm.contract import Kind, Progress, State
 from kmm.embedded.fault import Fault
 from kmm.embedded.fault import Kind as Fails
 from kmm.embedded.program import Exit, idle
@@ -325,6 +327,48 @@ def test_a_pull_secret_that_nobody_made_hides_not_why_a_build_failed(made, maker
     post(world, **build())
     eventually(lambda: state(world) == ("BuildFailed", 1))
     assert "no rule to make target" in world.kernel("6.0.0")["message"]
+
+
+def for_two_architectures(maker):
+    """Let a maker render a Job for each of two architectures."""
+    alone = maker.render
+
+    def render(request):
+        (one,) = alone(request)
+        other = copy.deepcopy(one)
+        other["spec"]["template"]["spec"]["containers"][0]["args"][0] += "-arm64"
+        return [one, other]
+
+    def observe(objects, _pods):
+        ended = all(over(each) or over(each, "Failed") for each in objects)
+        return Progress(state=State.SUCCEEDED if ended else State.RUNNING)
+
+    maker.render, maker.observe = render, observe
+
+
+@pytest.mark.embedded_only("it dies in this process")
+def test_one_that_dies_between_two_jobs_of_which_the_first_ends_makes_the_second(made, maker, registry):
+    for_two_architectures(maker)
+    registry.loses = True
+    world = made()
+    (app,) = world.apps
+    posts = []
+    dead = threading.Event()
+
+    def dies(method, path):
+        posts.append(method == "POST" and path.endswith("jobs"))
+        if dead.is_set() or sum(posts) > 1:
+            dead.set()
+            raise Unreachable("it is dead")
+
+    app.transport.sent = dies
+    post(world, **build())
+    eventually(dead.is_set)
+    app.stop()
+    eventually(lambda: [over(each) for each in world.jobs()] == [True])
+    world.operator(ALONE)
+    eventually(lambda: state(world) == ("BuiltButNotFound", 1))
+    assert sorted(map(pushes, world.jobs())) == [IMAGE, f"{IMAGE}-arm64"], "not before both have ended"
 
 
 # ── What the API server refuses ───────────────────────────────────────────────────────────────────────────────
