@@ -57,6 +57,8 @@ from kmm.runtime.slots import Slots
 from kmm.runtime.store import Item, Store
 from kmm.runtime.watch import Source
 
+_SAID = 4_096  # characters of what a task says: as much as the kubelet keeps of it
+
 
 class Cluster:
     """What is known. `operator`: what the configuration says; `slots`: how many tasks may run at once.
@@ -361,7 +363,8 @@ class Cluster:
         return Task(
             **_identity(kind, first),
             job_type=job_type,
-            progress=replace(progress, message=mask(progress.message)),
+            # Masked whole, then cut: a part of a value would not be found.
+            progress=replace(progress, reason=mask(progress.reason)[:_SAID], message=mask(progress.message)[:_SAID]),
             finished_at_s=self._finished_at_s(first.uid, manifests, pods) if over else None,
             beside=tuple(Owned(**_identity(*each)) for each in others),
         )

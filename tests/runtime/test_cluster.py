@@ -110,3 +110,18 @@ def test_a_task_that_does_not_say_what_made_it_is_read_by_the_only_one_that_can_
     assert progress(a_cluster(Builder("one", "one says"))).message == "one says"
     found = progress(a_cluster(Builder("one"), Builder("two")))
     assert found == Progress(state=State.RUNNING, message="nobody knows what made it")
+
+
+def test_what_a_task_says_is_masked_whole_and_then_cut():
+    class Talks(Builder):
+        def observe(self, objects, pods):
+            return Progress(state=State.FAILED, reason="secret" * 1_000, message="x" * 4_093 + "secret" * 1_000)
+
+    known = a_cluster(Talks())
+    known.modules.put(item_of({**a_module(), "metadata": meta("m", "u")}, trim_module))
+    known.tasks[JOB].put(item_of(failed_job("2020-01-01T00:00:00Z"), trim_task))
+    subject = known.subject("kmm-system", "m")
+    (task,) = known.view(subject, Referred(), lambda text: text.replace("secret", "***")).tasks
+    assert set(task.progress.reason) == {"*"}
+    assert task.progress.message == "x" * 4_093 + "***"
+    assert len(task.progress.reason) <= 4_096
