@@ -104,7 +104,8 @@ Action: TypeAlias = Create | Replace | Delete | SetStatus | LabelNode | Release 
 class Plan:
     """What to do now, when to look again at the latest (seconds since the epoch), and why not more.
 
-    `starts`: how many builds and signatures. `queued`: more wait for a slot, or for an answer before they take one.
+    `starts`: how many slots are taken by the builds and signatures that it starts. `queued`: more wait for a slot, or
+    for an answer before they take one.
     """
 
     actions: tuple[Action, ...] = ()

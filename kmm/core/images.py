@@ -29,7 +29,7 @@ from kmm.core.actions import Action, Announce, Create, Delete, Probe
 from kmm.core.base_images import BaseImageUndecidedError, base_image_args
 from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
 from kmm.core.reasons import Reason
-from kmm.core.rendered import finished_task, kind_of, render
+from kmm.core.rendered import finished_task, kind_of, render, running
 from kmm.core.view import Answer, Denied, KernelNodes, Missing, Present, Question, Subject, Task, Unknown, View
 from kmm.errors import PluginError, SpecError
 from kmm.oci import reference
@@ -60,7 +60,7 @@ class ImageStep:
     attempts: int = 0
     last_failure_s: float | None = None
     inputs: str = ""
-    starts: int = 0  # tasks that it starts now
+    starts: int = 0  # Jobs that it starts now: slots that it takes
     queued: bool = False  # it waits for a slot, or would take one but for an answer that is too old
     certificate: str = ""  # that the image is signed with, where it is known
 
@@ -519,7 +519,8 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
         actions=(*creates, say),
         attempts=attempt - 1,
         inputs=job.inputs,
-        starts=1,
+        # It is started whole where one slot is free: to wait for several at once would be to wait for ever.
+        starts=len(running([each.manifest for each in creates])),
     )
 
 

@@ -109,6 +109,15 @@ def finished_task(
     return made
 
 
+def running(objects: Sequence[Manifest]) -> Sequence[Manifest]:
+    """Return which objects of an attempt run something that ends: those with a pod template, else the first.
+
+    The first alone: a Build; or what was made first of an attempt whose maker died, and stands for what comes.
+    """
+    found = [each for each in objects if isinstance((each.get("spec") or {}).get("template"), Mapping)]
+    return found or objects[:1]
+
+
 def kind_of(manifest: Manifest, owns: Sequence[Kind]) -> Kind:
     """Return which of a renderer's kinds an object is of."""
     return next(kind for kind in owns if (kind.api_version, kind.kind) == (manifest["apiVersion"], manifest["kind"]))

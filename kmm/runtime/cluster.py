@@ -19,6 +19,7 @@ from kmm.core import names
 from kmm.core.images import BUILD
 from kmm.core.loader_daemonset import DAEMON_SET
 from kmm.core.placement import Node, by_kernel, is_targeted, targeted
+from kmm.core.rendered import running
 from kmm.core.view import (
     Answer,
     KernelNodes,
@@ -258,15 +259,22 @@ class Cluster:
 
     def _under_way(self) -> Counter[str]:
         """Return how many tasks run, by the uid of their Module: those that nothing says the end of."""
+        found: Counter[str] = Counter()
         with self.lock:
-            running: dict[tuple[str, ...], bool] = {}
+            attempts: dict[tuple[str, ...], list[Item[OwnedObject]]] = {}
             for store in self.tasks.values():
                 for item in store.items():
                     if key := _attempt_of(item):
-                        pods = [pod.value.manifest or {} for pod in self.pods.by("owner", item.uid)]
-                        ended = _finished_at_s([item.value.manifest or {}], pods) is not None
-                        running[item.value.owner, *key] = ended or running.get((item.value.owner, *key), False)
-            return Counter(owner for (owner, *_), ended in running.items() if not ended)
+                        attempts.setdefault((item.value.owner, *key), []).append(item)
+            for (owner, *_), objects in attempts.items():
+                run = running([item.value.manifest or {} for item in objects])
+                found[owner] += sum(not self._has_ended(item) for item in objects if item.value.manifest in run)
+        return found
+
+    def _has_ended(self, item: Item[OwnedObject]) -> bool:
+        """Whether something says that an object of a task has ended."""
+        pods = [pod.value.manifest or {} for pod in self.pods.by("owner", item.uid)]
+        return _finished_at_s([item.value.manifest or {}], pods) is not None
 
     def on_node(self, name: str) -> tuple[Node, list[Pod], dict[ModuleRef, str], frozenset[str]] | None:
         """Return a node, our pods on it, every Module's uid, and every kernel; None where the node is gone."""

@@ -293,7 +293,7 @@ class Controller:
         view = self._cluster.view(subject, referred, mask, self._base_images.known())
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
-        while plan.starts and not self._cluster.slots.reserve(subject, plan.starts):
+        while plan.starts and not self._cluster.slots.reserve(subject, plan.starts, view.build_slots):
             view = replace(view, build_slots=self._cluster.slots.left(subject))
             plan = plan_module(subject, view, self._cluster.catalog, now_s)
         if view.taken:
@@ -312,7 +312,8 @@ class Controller:
                 self._call()
         if plan.wake_at_s is not None:
             self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
-        if plan.queued and (again_s := self._cluster.slots.wait(subject, view.build_slots - plan.starts)) is not None:
+        had = max(0, view.build_slots - plan.starts)
+        if plan.queued and (again_s := self._cluster.slots.wait(subject, had)) is not None:
             self.queue.add_after(key, again_s, _MODULES)
         return plan.queued
 

@@ -26,7 +26,8 @@ class Slots:
     """A free slot is for the Module that has the fewest under way, and of those for the one that waits longest.
 
     It is held until that one has been planned again: for `HELD_S`, since a plugin that hangs must not stop others.
-    `most`: how many there are; `under_way`: which of them are taken, by the uid of their Module.
+    `most`: how many there are; an attempt takes one for each Job that it is of, and the last one may take more.
+    `under_way`: which of them are taken, by the uid of their Module.
     """
 
     def __init__(
@@ -60,10 +61,13 @@ class Slots:
                     other.held_s = now_s
             return first.count(None)
 
-    def reserve(self, subject: Subject, tasks: int) -> bool:
-        """Take slots for tasks that are about to be started; False where others have taken them meanwhile."""
+    def reserve(self, subject: Subject, tasks: int, had: int) -> bool:
+        """Take slots for tasks that are about to be started; False where others have taken them meanwhile.
+
+        `had`: how many were left when that was planned. The last of them may be for an attempt at several tasks.
+        """
         with self._lock:
-            if tasks > self.left(subject):
+            if self.left(subject) < min(tasks, had):
                 return False
             self._starting[subject.uid] = tasks
             if waiting := self._waiting.pop(subject.ref, None):

@@ -604,6 +604,14 @@ def test_a_task_of_two_objects_is_one_attempt(kinds):
     assert (step.reason, step.actions, step.starts) == (Reason.BUILDING, (), 0)
 
 
+def test_an_attempt_takes_a_slot_for_each_of_its_jobs():
+    job = {"apiVersion": "batch/v1", "kind": "Job", "spec": {"template": {"spec": {}}}}
+    beside = {"apiVersion": "v1", "kind": "ConfigMap"}
+    makers = maker(renderer=Fake(owns=(JOB, CONFIG_MAP), makes=[beside, job, job]))
+    assert plan(BUILD, makers=makers, build_slots=1).starts == 2
+    assert plan(BUILD, makers=makers, build_slots=0).starts == 0
+
+
 @pytest.mark.parametrize("kinds", [("ConfigMap", "Job"), ("Job", "ConfigMap")])
 @pytest.mark.parametrize("lost", [0, 1])
 def test_what_is_missing_of_an_attempt_is_created_again_and_only_that(kinds, lost):

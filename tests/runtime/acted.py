@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -74,6 +75,23 @@ class Maker:
         if any(over(each, "Failed") for each in objects):
             return Progress(state=State.FAILED, message=self.says)
         return Progress(state=State.RUNNING)
+
+
+def for_two_architectures(maker):
+    """Let a maker render a Job for each of two architectures."""
+    alone = maker.render
+
+    def render(request):
+        (one,) = alone(request)
+        other = copy.deepcopy(one)
+        other["spec"]["template"]["spec"]["containers"][0]["args"][0] += "-arm64"
+        return [one, other]
+
+    def observe(objects, _pods):
+        ended = all(over(each) or over(each, "Failed") for each in objects)
+        return Progress(state=State.SUCCEEDED if ended else State.RUNNING)
+
+    maker.render, maker.observe = render, observe
 
 
 class Registry:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import a_module, modules
-from runtime.acted import HOST, build, spec
+from runtime.acted import HOST, build, for_two_architectures, over, spec
 from runtime.conftest import CONFIG, NAMESPACE
 
 from kmm.contract import ModuleRef
@@ -37,7 +37,7 @@ class Taken:
 
     def start(self, name: str, tasks: int = 1) -> bool:
         """Start tasks, as the controller does."""
-        if not self.slots.reserve(subject(name), tasks):
+        if not self.slots.reserve(subject(name), tasks, tasks):
             return False
         self.taken[name] += tasks
         self.slots.release(subject(name))
@@ -86,11 +86,23 @@ def test_of_several_that_are_free_one_is_held_for_each_that_comes_first():
 
 def test_what_is_about_to_be_started_is_taken():
     taken = Taken(2)
-    assert taken.slots.reserve(subject("a"), 2)
+    assert taken.slots.reserve(subject("a"), 2, 2)
     assert taken.left("b") == [0]
     assert not taken.start("b")
     taken.slots.release(subject("a"))
     assert taken.start("b")
+
+
+def test_the_last_slot_may_be_for_an_attempt_at_several_and_others_wait_for_all_of_them():
+    taken = Taken(2, x=1)
+    assert taken.slots.reserve(subject("a"), 2, 1)
+    taken.slots.release(subject("a"))
+    taken.taken["a"] = 2
+    assert not taken.slots.reserve(subject("b"), 2, 1), "others have taken it meanwhile"
+    taken.end("x")
+    assert taken.left("b") == [0]
+    taken.end("a")
+    assert taken.left("b") == [1]
 
 
 def test_who_does_not_come_for_its_slot_is_passed_over_until_it_comes():
@@ -229,6 +241,22 @@ def test_modules_of_many_kernels_take_turns(made, builds):
     for name in "abc":
         eventually(lambda name=name: world.ready(name))
     assert builds.most == 2
+
+
+def test_a_build_for_several_architectures_holds_its_slots_until_all_of_it_has_ended(made, maker, builds):
+    for_two_architectures(maker)
+    world = made(program=builds.program, config=replace(CONFIG, max_builds=1))
+    post(world, "a")
+    eventually(lambda: len(builds.running()) == 2)
+    post(world, "b")
+    eventually(lambda: queued(world, "b") == 1)
+    builds.end(world, builds.running()[0])
+    eventually(lambda: sum(map(over, world.jobs())) == 1)
+    world.quiet()
+    assert queued(world, "b") == 1
+    (left,) = builds.running()
+    builds.end(world, left)
+    eventually(lambda: [each[0] for each in builds.begun] == ["a", "a", "b", "b"])
 
 
 def test_what_nobody_builds_any_more_keeps_no_slot(made, builds):

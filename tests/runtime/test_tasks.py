@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import threading
@@ -22,6 +21,7 @@ from runtime.acted import (
     build,
     change,
     dockerfile,
+    for_two_architectures,
     nothing_left,
     over,
     post,
@@ -33,7 +33,7 @@ from runtime.acted import (
 )
 from runtime.conftest import ALONE, CONFIG, NAMESPACE
 
-from kmm.contract import Kind, Progress, State
+from kmm.contract import Kind
 from kmm.embedded.fault import Fault
 from kmm.embedded.fault import Kind as Fails
 from kmm.embedded.program import Exit, idle
@@ -327,23 +327,6 @@ def test_a_pull_secret_that_nobody_made_hides_not_why_a_build_failed(made, maker
     post(world, **build())
     eventually(lambda: state(world) == ("BuildFailed", 1))
     assert "no rule to make target" in world.kernel("6.0.0")["message"]
-
-
-def for_two_architectures(maker):
-    """Let a maker render a Job for each of two architectures."""
-    alone = maker.render
-
-    def render(request):
-        (one,) = alone(request)
-        other = copy.deepcopy(one)
-        other["spec"]["template"]["spec"]["containers"][0]["args"][0] += "-arm64"
-        return [one, other]
-
-    def observe(objects, _pods):
-        ended = all(over(each) or over(each, "Failed") for each in objects)
-        return Progress(state=State.SUCCEEDED if ended else State.RUNNING)
-
-    maker.render, maker.observe = render, observe
 
 
 @pytest.mark.embedded_only("it dies in this process")
