@@ -495,6 +495,18 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
 
 
 def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
+    under_way = Reason.BUILDING if job.type == BUILD else Reason.SIGNING
+    # A task is gone before its pods are: they push until they have ended.
+    for pod in view.task_pods:
+        if pod.job_type == job.type and names.is_label_of(pod.label, job.kernel):
+            return ImageStep(
+                phase=Phase.WAITING,
+                reason=under_way,
+                message=f"the pod {pod.name} of an earlier {job.type} has not ended yet"
+                + (f" on the node {pod.node}" if pod.node else ""),
+                attempts=attempt - 1,
+                inputs=job.inputs,
+            )
     if view.build_slots < 1:
         return ImageStep(
             phase=Phase.WAITING,
@@ -506,9 +518,7 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
     creates = _creates(subject, job, attempt, view)
     if taken := _taken(creates, job, view):
         return taken
-    started, under_way = (
-        (Reason.BUILD_STARTED, Reason.BUILDING) if job.type == BUILD else (Reason.SIGN_STARTED, Reason.SIGNING)
-    )
+    started = Reason.BUILD_STARTED if job.type == BUILD else Reason.SIGN_STARTED
     again = f" (attempt {attempt})" if attempt > 1 else ""
     message = f"{job.renderer} makes {job.image} for the kernel {job.kernel}{again}; {job.warning}".removesuffix("; ")
     made = tuple(each.name for each in creates)

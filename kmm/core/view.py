@@ -132,6 +132,19 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskPod:
+    """A pod of a build or signature of a Module of this name, which has not ended; the task itself may be gone.
+
+    `label`: of its kernel, in whatever cluster it was at that time.
+    """
+
+    name: str
+    node: str
+    job_type: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """Whether an image exists.
 
@@ -239,6 +252,7 @@ class View:
     daemon_sets: tuple[DaemonSet, ...] = ()
     tasks: tuple[Task, ...] = ()
     pods: tuple[Pod, ...] = ()
+    task_pods: tuple[TaskPod, ...] = ()
     answers: Mapping[Question, Answer] = field(default_factory=dict)
     stale: frozenset[Question] = frozenset()
     access: str = ""

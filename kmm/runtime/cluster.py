@@ -30,6 +30,7 @@ from kmm.core.view import (
     Question,
     Subject,
     Task,
+    TaskPod,
     Unknown,
     View,
 )
@@ -84,7 +85,10 @@ class Cluster:
         self.namespaces: Store[Mapping[str, str]] = Store(self.lock)
         self.daemon_sets: Store[OwnedObject] = Store(self.lock, owner=lambda item: item.value.owner)
         self.pods: Store[PodFacts] = Store(
-            self.lock, owner=lambda item: item.value.owner, node=lambda item: item.value.node
+            self.lock,
+            owner=lambda item: item.value.owner,
+            node=lambda item: item.value.node,
+            task_of=lambda item: _task_of(item.namespace, item.value.module) if _pushes(item) else "",
         )
         makes: list[Renderer[Any]] = [*catalog.builders.values(), *catalog.signers.values()]
         self.tasks: dict[Kind, Store[OwnedObject]] = {
@@ -213,6 +217,9 @@ class Cluster:
                 for pod in self.pods.by("owner", daemon_set.uid)
                 if pod.value.waiting_reason
             ]
+            task_pods = [
+                _task_pod(item) for item in self.pods.by("task_of", _task_of(subject.ref.namespace, subject.ref.name))
+            ]
             kernels = self.kernels()
             targets = self._targets_of(subject)
         tasks = tuple(self._tasks(subject, mask))  # asks plugins: not under the lock
@@ -223,6 +230,7 @@ class Cluster:
             daemon_sets=tuple(item.value.daemon_set for item in owned if item.value.daemon_set),
             tasks=tasks,
             pods=tuple(pods),
+            task_pods=tuple(task_pods),
             answers=answers,
             stale=stale,
             access=referred.access,
@@ -416,6 +424,30 @@ def _identity(kind: Kind, item: Item[OwnedObject]) -> dict[str, Any]:
         "labels": meta.get("labels") or {},
         "annotations": meta.get("annotations") or {},
     }
+
+
+def _task_of(namespace: str, module: str) -> str:
+    return f"{namespace}/{module}"
+
+
+def _labels_of(pod: Item[PodFacts]) -> Mapping[str, str]:
+    return (pod.value.manifest or {}).get("metadata", {}).get("labels") or {}
+
+
+def _pushes(pod: Item[PodFacts]) -> bool:
+    """Whether a pod is of a build or signature, and may still push."""
+    phase = ((pod.value.manifest or {}).get("status") or {}).get("phase")
+    return bool(_labels_of(pod).get(names.JOB_TYPE)) and phase not in ("Succeeded", "Failed")
+
+
+def _task_pod(pod: Item[PodFacts]) -> TaskPod:
+    labels = _labels_of(pod)
+    return TaskPod(
+        name=pod.name,
+        node=pod.value.node,
+        job_type=labels.get(names.JOB_TYPE, ""),
+        label=labels.get(names.TARGET_KERNEL, ""),
+    )
 
 
 def _attempt_of(item: Item[OwnedObject]) -> tuple[str, str, str] | None:

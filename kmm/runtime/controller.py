@@ -220,6 +220,9 @@ class Controller:
                 else:
                     self._add_rested(each.value.node)
             owner = self._cluster.owner(each.value.owner)
+            if not owner and not each.value.role and each.value.module:
+                # Its task is gone, and another may wait until it has ended.
+                self._add(FOR_MODULES, each.namespace, each.value.module)
             # What a ready pod changes for its Module is told by its DaemonSet's status.
             if owner and (not each.value.role or each.value.waiting_reason):
                 self._add(FOR_MODULES, *owner)

@@ -28,6 +28,7 @@ from kmm.core.view import (
     SecretFacts,
     Subject,
     Task,
+    TaskPod,
     Unknown,
     View,
 )
@@ -873,6 +874,25 @@ def test_a_changed_key_restarts_the_signature_and_not_the_build():
     tasks = [task(build, State.SUCCEEDED, uid="b"), task(sign, State.RUNNING, uid="s")]
     step = plan(BUILD_AND_SIGN, tasks=tasks, secrets=digest_of("key"))
     assert (deleted(step), of(step, Create)) == (["s"], [])
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN], ids=["build", "sign"])
+def test_nothing_is_started_while_a_pod_of_an_earlier_task_may_still_push(how):
+    create = started(how)
+    said = {"job_type": job_type(create), "label": create.manifest["metadata"]["labels"][f"{PREFIX}target-kernel"]}
+    old = TaskPod(name="old", node="worker-1", **said)
+    waits = plan(how, task_pods=(old,))
+    assert (waits.phase, waits.actions, waits.starts) == (Phase.WAITING, (), 0)
+    assert "the pod old" in waits.message
+    assert "worker-1" in waits.message
+    failed = task(create, State.FAILED, ago_s=LONG_S)
+    again = plan(how, tasks=[failed], task_pods=(old,))
+    assert (of(again, Create), again.attempts) == ([], 1)
+    others = (
+        dataclasses.replace(old, label="6.5.0"),
+        dataclasses.replace(old, job_type={"build": "sign", "sign": "build"}[old.job_type]),
+    )
+    assert plan(how, task_pods=others).starts == 1
 
 
 def test_the_tasks_of_another_kernel_are_left_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import threading
@@ -141,6 +142,39 @@ def test_a_dockerfile_that_changes_ends_the_build_first_and_then_starts_it_again
             == {second["metadata"]["uid"]}
         )
     )
+
+
+@pytest.mark.embedded_only("kwok's containers heed no signal")
+def test_a_build_is_not_replaced_before_its_pod_has_ended(made):
+    begun, most = [], []
+    running = set()
+    stop = threading.Event()
+
+    async def program(run):
+        if run.hook or run.container["name"] != "make":
+            return await idle(run)
+        number = len(begun)
+        begun.append(number)
+        running.add(number)
+        most.append(len(running))
+        try:
+            await asyncio.to_thread(stop.wait)  # it does not heed SIGTERM
+        finally:
+            running.discard(number)
+        return Exit(code=0)
+
+    world = made(program=program)
+    try:
+        post(world, **build())
+        eventually(lambda: len(begun) == 1)
+        dockerfile(world, "FROM other")
+        eventually(lambda: "has not ended yet" in world.kernel("6.0.0").get("message", ""))
+        assert not world.jobs()
+        assert world.kernel("6.0.0")["reason"] == "Building"
+    finally:
+        stop.set()
+    eventually(world.ready, "its end is heard of")
+    assert max(most) == 1, "two pushers must not share a tag"
 
 
 def test_a_finished_task_goes_only_after_the_registry_has_said_that_the_image_is_there(made, registry):
