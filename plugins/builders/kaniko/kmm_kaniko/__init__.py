@@ -26,6 +26,7 @@ from kmm.job import (
     build_sections,
     docker_config_mount,
     dockerfile_mount,
+    is_name,
     job,
     job_options,
     literal,
@@ -81,6 +82,8 @@ class Kaniko:
         pod = {
             "containers": [without_empty(container)],
             **placement(request),
+            # There is nothing to save, and what comes after it waits for its end.
+            "terminationGracePeriodSeconds": 1,
             "volumes": [each.volume for each in mounted],
         }
         return [job(pod, options.deadline_s)]
@@ -129,7 +132,7 @@ def kmm_builders(settings: Settings) -> list[Builder]:
         return [
             Kaniko(
                 image=_reference(given.get("image", settings.images.get("build", IMAGE))),
-                authorities=_text(given, "caConfigMap"),
+                authorities=_config_map(given.get("caConfigMap")),
                 options=job_options(given, JobOptions(), "plugins.options.kaniko"),
             )
         ]
@@ -180,8 +183,7 @@ def _reference(image: object) -> Reference:
         raise SettingsError(f"image: {error}") from None
 
 
-def _text(given: Mapping[str, Any], key: str) -> str:
-    value = given.get(key, "")
-    if not isinstance(value, str):
-        raise SettingsError(f"{key}: must be a name")
-    return value
+def _config_map(name: object) -> str:
+    if name is not None and not is_name(name):
+        raise SettingsError("plugins.options.kaniko.caConfigMap: must be the name of a ConfigMap")
+    return str(name or "")

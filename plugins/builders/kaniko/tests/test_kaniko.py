@@ -172,7 +172,9 @@ def test_the_image_comes_from_the_option_else_the_environment_else_the_fork():
     [
         ({"image": "A B"}, "image: "),
         ({"image": 1}, "image: must be an image"),
-        ({"caConfigMap": []}, "caConfigMap: must be a name"),
+        ({"caConfigMap": []}, "plugins.options.kaniko.caConfigMap: must be the name of a ConfigMap"),
+        ({"caConfigMap": ""}, "caConfigMap: must be the name"),
+        ({"caConfigMap": "Our CA"}, "caConfigMap: must be the name"),
         ({"activeDeadlineSeconds": 0}, "plugins.options.kaniko.activeDeadlineSeconds: must be"),
         ({"resources": {"limits": {"memory": "much"}}}, "resources.limits.memory: must be a quantity"),
         ({"images": "a"}, 'unknown option "images"; did you mean "image"'),
@@ -236,6 +238,10 @@ def test_modules_that_ask_for_it_by_name_are_judged():
 )
 def test_any_json_is_judged(manifest):
     judge(manifest)
+
+
+def test_a_build_that_is_stopped_is_gone_before_the_next_one_pushes():
+    assert render()["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 1
 
 
 def test_what_it_makes_depends_on_nothing_else():
