@@ -33,7 +33,7 @@ from kmm.loader import load_catalog
 from kmm.runtime.app import App, Options
 from kmm.runtime.transport import connect
 
-APPLETS = ("cat", "env", "find", "grep", "id", "ls", "mkdir", "modprobe", "sh", "sleep", "tr")
+APPLETS = ("cat", "chroot", "env", "find", "grep", "id", "ls", "mkdir", "modprobe", "sh", "sleep", "tr")
 WITHIN_S = 900.0  # only what never comes is waited for that long
 
 

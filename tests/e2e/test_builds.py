@@ -8,7 +8,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -140,16 +140,28 @@ def test_a_driver_is_built_from_its_dockerfile_pushed_and_loaded(site):
     eventually(lambda: not site.api.get(jobs(NAMESPACE)).body["items"], "the Job is gone", WITHIN_S)
 
 
-# As much as a RUN can find of what it should not: whatever it may read is in the image.
+# As much as a RUN can find of what it should not: whatever it may read is in the image. Who may change his root
+# leaves any: from a folder that is outside of the new one, `..` goes up to the container's.
 LOOK = """\
 RUN (env; cat /proc/mounts; find / -name '*docker*' -o -name 'auth.json' -o -path '*kmm/*' -o -path '*/secrets/*'; \\
   for each in /proc/[0-9]*; do \\
     tr '\\0' '\\n' <$each/environ; ls -l $each/fd; cat $each/root/kmm/credentials/.d*; \\
   done; cat /kmm/credentials/.d*) >/seen 2>/dev/null; true
+RUN (exec 9</; chroot /proc /self/fd/9/bin/busybox sh -c 'cd -P /self/fd/9; \\
+    for each in 1 2 3 4 5 6 7 8 9; do cd -P ..; done; \\
+    echo reached: kmm/*; read -r line <kmm/credentials/.dockerconfigjson; echo "$line"'; \\
+  grep ^Cap /proc/self/status) >/escaped 2>&1
 """
+SYS_CHROOT = 1 << 18
 
 
-def no_credentials(seen: bytes) -> None:
+def no_credentials(files: Mapping[str, bytes]) -> None:
+    seen, escaped = files["seen"], files["escaped"].decode()
+    assert "reached" not in escaped
+    assert "Operation not permitted" in escaped, "it did try"
+    held = re.findall(r"^Cap\w+:\s*([0-9a-f]+)$", escaped, re.MULTILINE)
+    assert len(held) == 5, "the bounding one too: what a file's capabilities may give"
+    assert not any(int(each, 16) & SYS_CHROOT for each in held)
     assert b"PATH=" in seen
     assert b" /proc " in seen, "it did look"
     for each in (PASSWORDS[ROBOT], base64.b64encode(f"{ROBOT}:{PASSWORDS[ROBOT]}".encode()).decode(), "kmm/cred"):
@@ -174,7 +186,7 @@ def test_what_a_dockerfile_runs_sees_its_secrets_and_not_the_credentials(site):
     found = site.files("secrets")
     assert (found["token"], found["keys"]) == (b"open sesame", b"key akey bkey a")
     assert not any(name.startswith("run/secrets") for name in found), "no more than they copy stays in the image"
-    no_credentials(found["seen"])
+    no_credentials(found)
     assert b"/run/secrets/keys/b" in found["seen"], "where there is something it is found"
 
 
@@ -189,7 +201,7 @@ def test_a_cache_in_the_registry_is_used_and_its_credentials_are_not_seen(site):
         site.apply(name, dockerfile, params={"cache": f"{site.host}/cache/layers"})
         site.loaded(name)
         found.append(site.files(name))
-    no_credentials(found[0]["seen"])
+    no_credentials(found[0])
     assert found[0]["random"] == found[1]["random"], "it was not run again"
 
 

@@ -3,7 +3,7 @@
 `pull` has the credentials, and gets the base images; `build` has the Dockerfile and the build's Secrets, and no
 credentials, since it runs what a Dockerfile says; `push` has the credentials again, and so has `index`, which puts
 several architectures together. With a cache, buildah needs the credentials while it builds: then there is no `pull`,
-and what keeps RUN from them is buildah's chroot alone.
+and what keeps RUN from them is buildah's chroot alone. RUN therefore cannot change its root: who can, leaves any.
 """
 
 from __future__ import annotations
@@ -103,6 +103,7 @@ def _steps(request: BuildRequest, choices: Choices, home: str) -> Iterator[_Step
     build = [
         "build",
         "--isolation=chroot",
+        "--cap-drop=CAP_SYS_CHROOT",
         "--pull=missing",
         "--file=/kmm/dockerfile/Dockerfile",
         f"--tag={_BUILT}",

@@ -127,6 +127,12 @@ def test_nothing_that_runs_a_dockerfile_can_see_the_credentials():
     assert mounted["pull"] & mounted["build"] == {"storage", "authorities"}, "what else one writes the other sees not"
 
 
+@pytest.mark.parametrize("options", [{}, *OPTIONS.values()])
+def test_what_a_dockerfile_runs_cannot_change_its_root_and_so_leave_it(options):
+    for request in (BARE, EVERYTHING):
+        assert "--cap-drop=CAP_SYS_CHROOT" in argv(steps(pod(request, **options))["build"])
+
+
 def test_the_base_images_are_pulled_by_name_before():
     assert argv(steps(pod(EVERYTHING))["pull"]) == [
         "pull",
