@@ -41,7 +41,7 @@ _USER = 1000
 # Where /etc/passwd says that they are at home: buildah's own processes do not all heed $HOME.
 _HOME, _HOME_OF_ROOT = "/home/build", "/root"
 _TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108 -- the container's own
-_AUTHORITIES = "/kmm/ca"
+_AUTHORITIES, _PULLED = "/kmm/ca", "/kmm/pulled"
 _UNCONFINED = {"type": "Unconfined"}
 
 
@@ -56,9 +56,7 @@ class _Step:
 
 def pod(request: BuildRequest, choices: Choices) -> dict[str, Any]:
     """Return the specification of the pod. Raises ValueError for arguments or Secrets that cannot be meant."""
-    shared = [_folder("storage", "/kmm/storage")]
-    if choices.authorities:
-        shared.append(authorities_mount(choices.authorities, _AUTHORITIES))
+    shared = [authorities_mount(choices.authorities, _AUTHORITIES)] if choices.authorities else []
     home = _HOME_OF_ROOT if choices.privileged else _HOME
     env = {"HOME": home, "REGISTRIES": _registries(request, choices)}
     if choices.privileged and not choices.host_users:
@@ -95,11 +93,15 @@ def pod(request: BuildRequest, choices: Choices) -> dict[str, Any]:
 def _steps(request: BuildRequest, choices: Choices, home: str) -> Iterator[_Step]:
     args = {_argument(each.name): _text(each.value) for each in request.args}
     credentials = [_credentials(request.push_secret)] if request.push_secret else []
+    storage = _folder("storage", "/kmm/storage")
     cached = _is_cached(request, choices)
     bases = base_images(request.dockerfile, args, request.architecture)
+    pulled: list[Mounted] = []
     if credentials and bases and not cached:
         flags = _registry_flags(request.base_tls, choices)
-        yield _Step(name="pull", args=["pull", *flags, "--", *bases], mounted=credentials)
+        mounted = [storage, _folder("pulled", _PULLED), *credentials]
+        yield _Step(name="pull", args=["pull", *flags, "--", *bases], mounted=mounted)
+        pulled = [_folder("pulled", _PULLED, read_only=True)]
     build = [
         "build",
         "--isolation=chroot",
@@ -114,13 +116,14 @@ def _steps(request: BuildRequest, choices: Choices, home: str) -> Iterator[_Step
         *_secret_flags(request.secrets, secrets_as_files(request.dockerfile)),
         f"{home}/context",
     ]
-    mounted = [dockerfile_mount(request, "/kmm/dockerfile"), *secret_mounts(request.secrets)]
+    mounted = [storage, *pulled, dockerfile_mount(request, "/kmm/dockerfile"), *secret_mounts(request.secrets)]
     yield _Step(name="build", args=build, mounted=[*mounted, *(credentials if cached else [])])
     if request.image is not None:
         flags = _registry_flags(request.push_tls, choices)
         parts = images(request)
         pushed = parts.get(request.architecture, request.image)
-        yield _Step(name="push", args=["push", *flags, _BUILT, f"docker://{_text(pushed)}"], mounted=credentials)
+        push = ["push", *flags, _BUILT, f"docker://{_text(pushed)}"]
+        yield _Step(name="push", args=push, mounted=[storage, *credentials])
         if parts:
             index = ["index", *flags, "--", request.image, *chain.from_iterable(parts.items())]
             yield _Step(name="index", args=index, mounted=credentials)
@@ -197,8 +200,9 @@ def _security(choices: Choices) -> Manifest:
     }
 
 
-def _folder(name: str, path: str) -> Mounted:
-    return Mounted(volume={"name": name, "emptyDir": {}}, mount={"name": name, "mountPath": path})
+def _folder(name: str, path: str, *, read_only: bool = False) -> Mounted:
+    mount = {"name": name, "mountPath": path, **({"readOnly": True} if read_only else {})}
+    return Mounted(volume={"name": name, "emptyDir": {}}, mount=mount)
 
 
 def _credentials(secret: str) -> Mounted:

@@ -1,15 +1,27 @@
 # What each container of a build runs: `pull [FLAG…] -- IMAGE…`, `index [FLAG…] -- IMAGE [ARCHITECTURE IMAGE]…`, or what
 # else buildah is to do, argument by argument.
-# The containers share /kmm/storage; each has a $HOME of its own. Kubernetes replaces a dollar before a parenthesis or
-# before another dollar in what a container runs: neither is used here.
+# The containers share /kmm/storage (`index` needs nothing of it); each has a $HOME of its own. Kubernetes replaces a
+# dollar before a parenthesis or before another dollar in what a container runs: neither is used here.
 set -eu
 
 shared=/kmm/storage
-unpulled=$shared/unpulled
+unpulled=/kmm/pulled/unpulled
+verb=$1
 
 own() {
   buildah --root "$shared/root" --runroot "$shared/run" --storage-driver "$driver" \
     --registries-conf "$HOME/registries.conf" "$@"
+}
+
+# Whether a registry has said that there is no such image: in the specification's words, or in those that some have.
+is_missing() {
+  while read -r line || [ -n "$line" ]; do
+    case "$line" in
+    *"manifest unknown"* | *"name unknown"* | *"artifact "*" not found"* | *"was deleted or has expired"*) return 0 ;;
+    *"StatusCode: 404"* | *"404 (Not Found)"*) return 0 ;;
+    esac
+  done <"$HOME/why"
+  return 1
 }
 
 # A cluster that does not know `hostUsers: false` drops it, and root would be the node's.
@@ -31,8 +43,19 @@ elif [ -e /kmm/credentials/.dockercfg ]; then
   (umask 077 && { printf '{"auths":' && cat /kmm/credentials/.dockercfg && printf '}'; } >"$REGISTRY_AUTH_FILE")
 fi
 
-if [ -e "$shared/driver" ]; then
-  read -r driver <"$shared/driver"
+if [ "$verb" = index ]; then
+  # It keeps names and no layers, and reads nothing that a build has written.
+  shared=$HOME
+  driver=vfs
+elif [ -e "$shared/driver" ]; then
+  read -r driver <"$shared/driver" || true
+  case "$driver" in
+  overlay | vfs) ;;
+  *)
+    echo "what the container before has written is no storage driver" >&2
+    exit 1
+    ;;
+  esac
 else
   driver=overlay
   if ! own info >"$HOME/why" 2>&1; then
@@ -49,7 +72,6 @@ else
   echo "$driver" >"$shared/driver"
 fi
 
-verb=$1
 flags=
 case "$verb" in
 pull | index)
@@ -80,11 +102,18 @@ index)
   shift
   own manifest create localhost/kmm-index >/dev/null
   while [ "$#" -gt 0 ]; do
-    if ! own manifest add $flags --os=linux "--arch=$1" localhost/kmm-index "docker://$2" >"$HOME/why" 2>&1; then
+    for pause in 2 10 none; do
+      code=0
+      own manifest add $flags --os=linux "--arch=$1" localhost/kmm-index "docker://$2" >"$HOME/why" 2>&1 || code=$?
+      [ "$code" != 0 ] || break
       cat "$HOME/why" >&2
-      echo "the image for $1 is not there yet: who pushes the last one makes the index" >&2
-      exit 0
-    fi
+      if is_missing; then
+        echo "the image for $1 is not there yet: who pushes the last one makes the index" >&2
+        exit 0
+      fi
+      [ "$pause" != none ] || exit "$code"
+      sleep "$pause"
+    done
     shift 2
   done
   own manifest push --all $flags localhost/kmm-index "docker://$whole"

@@ -124,7 +124,11 @@ def test_nothing_that_runs_a_dockerfile_can_see_the_credentials():
     assert "credentials" in mounted["pull"] & mounted["push"]
     assert "credentials" not in mounted["build"]
     assert not {"secret-0", "secret-1"} & (mounted["pull"] | mounted["push"])
-    assert mounted["pull"] & mounted["build"] == {"storage", "authorities"}, "what else one writes the other sees not"
+    assert mounted["pull"] & mounted["build"] == {"storage", "pulled", "authorities"}, (
+        "what else one writes the other sees not"
+    )
+    (pulled,) = [each for each in made["build"]["volumeMounts"] if each["name"] == "pulled"]
+    assert pulled["readOnly"]
 
 
 @pytest.mark.parametrize("options", [{}, *OPTIONS.values()])
@@ -328,6 +332,9 @@ def test_each_architecture_is_built_where_it_is_at_home_and_then_makes_the_index
     for each, architecture in zip(made, ("amd64", "arm64"), strict=True):
         assert each["nodeSelector"] == {"kubernetes.io/arch": architecture, "builds": "yes"}
         assert list(steps(each)) == ["build", "push", "index"]
+        assert "storage" not in {mount["name"] for mount in steps(each)["index"]["volumeMounts"]}, (
+            "RUN's, if it escapes"
+        )
         assert argv(steps(each)["push"])[-1] == f"docker://{part.format(architecture)}"
         parts = ["amd64", part.format("amd64"), "arm64", part.format("arm64")]
         assert argv(steps(each)["index"]) == ["index", "--tls-verify=false", "--", BARE.image, *parts]

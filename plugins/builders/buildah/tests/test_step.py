@@ -17,9 +17,14 @@ printf '%s\\n' "$@" >>"$CALLS"
 case "$*" in
 *"--storage-driver overlay"*info) [ -z "${NO_OVERLAY-}" ] || { echo "overlay is unsupported" >&2; exit 1; } ;;
 *info) [ -z "${NO_VFS-}" ] || { echo "cannot clone: Operation not permitted" >&2; exit 1; } ;;
-*fail* | *"$NOT_THERE"*) echo "Error: it failed" >&2; exit 125 ;;
+*fail*) echo "Error: it failed" >&2; exit 125 ;;
+*"$REFUSED"*) [ -n "${RECOVERS-}" ] && [ -e "$CALLS.slept" ] || { echo "$SAYS" >&2; exit 125; } ;;
 esac
 cat "${REGISTRY_AUTH_FILE-/dev/null}" >>"$CALLS.auth"
+"""
+SLEEP = """\
+#!/bin/sh
+echo "$1" >>"$CALLS.slept"
 """
 
 
@@ -28,11 +33,12 @@ class Container:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.homes = folder, 0
-        for name in ("storage", "bin", "credentials"):
+        for name in ("storage", "bin", "credentials", "pulled"):
             (folder / name).mkdir()
-        buildah = folder / "bin/buildah"
-        buildah.write_text(BUILDAH)
-        buildah.chmod(buildah.stat().st_mode | stat.S_IXUSR)
+        for name, text in (("buildah", BUILDAH), ("sleep", SLEEP)):
+            program = folder / "bin" / name
+            program.write_text(text)
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def run(self, *args: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         self.homes += 1
@@ -43,7 +49,8 @@ class Container:
             "HOME": str(home),
             "CALLS": str(self.calls),
             "REGISTRIES": "registries",
-            "NOT_THERE": "fail",
+            "REFUSED": "fail",
+            "SAYS": "Error: it failed",
             "PATH": f"{self.folder / 'bin'}:{os.environ['PATH']}",
             **env,
         }
@@ -62,6 +69,10 @@ class Container:
     def called(self) -> list[str]:
         """Return the arguments of the last call."""
         return self.every_call()[-1]
+
+    def slept(self) -> list[str]:
+        found = self.calls.with_name("calls.slept")
+        return found.read_text().split() if found.exists() else []
 
     def driver(self) -> str:
         return (self.folder / "storage/driver").read_text().strip()
@@ -84,6 +95,15 @@ def test_where_overlay_cannot_be_used_every_container_uses_vfs(container):
     container.run("push", "x")
     assert "\noverlay\n" not in container.calls.read_text()
     assert container.driver() == "vfs"
+
+
+@pytest.mark.parametrize("forged", ["--root=/\n", "overlay.mount_program=/x", "\n", ""])
+def test_a_driver_that_is_none_is_not_believed(container, forged):
+    (container.folder / "storage/driver").write_text(forged)
+    ran = container.run("push", "x", code=1)
+    assert "is no storage driver" in ran.stderr
+    assert not forged.strip() or forged.strip() not in ran.stderr, "it may be a link to anything"
+    assert not container.calls.exists()
 
 
 def test_a_node_that_lets_nobody_make_user_namespaces_is_told_of(container):
@@ -132,9 +152,11 @@ INDEX = ("index", "--tls-verify=false", "--", "r/m:1", "amd64", "r/m:1-amd64", "
 
 
 def test_who_finds_the_images_of_all_architectures_makes_the_index(container):
+    (container.folder / "storage/driver").write_text("forged\n")
     container.run(*INDEX)
+    assert "/storage/" not in container.calls.read_text(), "nothing that a build has written is read"
     add = ["manifest", "add", "--tls-verify=false", "--os=linux"]
-    assert container.every_call()[1:] == [
+    assert container.every_call() == [
         ["manifest", "create", "localhost/kmm-index"],
         [*add, "--arch=amd64", "localhost/kmm-index", "docker://r/m:1-amd64"],
         [*add, "--arch=arm64", "localhost/kmm-index", "docker://r/m:1-arm64"],
@@ -142,13 +164,41 @@ def test_who_finds_the_images_of_all_architectures_makes_the_index(container):
     ]
 
 
-def test_who_does_not_find_them_all_leaves_the_index_to_the_one_who_will(container):
-    ran = container.run(*INDEX, NOT_THERE="add --tls-verify=false --os=linux --arch=arm64")
+ADD = "add --tls-verify=false --os=linux --arch=arm64"
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        "Error: reading manifest 1-arm64 in r/m: manifest unknown",
+        "Error: reading manifest 1-arm64 in r/m: name unknown: repository name not known to registry",
+        "Error: reading manifest 1-arm64 in r/m: unknown: artifact m:1-arm64 not found",
+        "Error: reading manifest 1-arm64 in r/m: unknown: Tag 1-arm64 was deleted or has expired. To pull, revive",
+        "Error: reading manifest 1-arm64 in r/m: StatusCode: 404, nothing here",
+    ],
+)
+def test_who_does_not_find_them_all_leaves_the_index_to_the_one_who_will(container, says):
+    ran = container.run(*INDEX, REFUSED=ADD, SAYS=says)
     assert "the image for arm64 is not there yet" in ran.stderr
-    assert "Error: it failed" in ran.stderr
+    assert says in ran.stderr
+    assert not any("push" in call for call in container.every_call())
+    assert not container.slept()
+
+
+def test_what_else_keeps_the_index_from_being_made_is_tried_again_and_then_is_a_failure(container):
+    says = "Error: reading manifest 1-arm64 in r/m: unauthorized: access to the requested resource is not authorized"
+    ran = container.run(*INDEX, code=125, REFUSED=ADD, SAYS=says)
+    assert ran.stderr.splitlines() == [says] * 3
+    assert container.slept() == ["2", "10"]
     assert not any("push" in call for call in container.every_call())
 
 
+def test_an_index_whose_registry_recovers_is_made(container):
+    container.run(*INDEX, REFUSED=ADD, RECOVERS="1")
+    assert container.slept() == ["2"]
+    assert container.called()[:2] == ["manifest", "push"]
+
+
 def test_an_index_that_cannot_be_pushed_is_a_failure(container):
-    ran = container.run(*INDEX, code=125, NOT_THERE="manifest push")
+    ran = container.run(*INDEX, code=125, REFUSED="manifest push")
     assert "Error: it failed" in ran.stderr
