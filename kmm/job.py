@@ -23,6 +23,8 @@ _MODE = 0o440
 _QUANTITY = re.compile(r"[0-9]{1,18}(\.[0-9]{1,9})?([eE][0-9]{1,2}|[numkKMGTPE]|[KMGTPE]i)?")
 _DEADLINE_LONGEST_S = 7 * 24 * 3600
 _SAID_LONGEST = 900  # characters: with what is said before it, less than the core keeps
+_LOG_LONGEST = 2048 - 3  # bytes: what the kubelet keeps of a log, but for a character that it has cut in two
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +186,8 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
     """Say how far the first Job among `objects` has come, and why it failed or does not start. Never raises.
 
     Why it failed is, in this order: that a pod was taken away, what its containers said last, and the Job's own
-    condition. Of a long last word the last whole lines are kept, so that the core finds secrets in them.
+    condition. Of a long last word the last whole lines are kept, so that the core finds secrets in them. A reason
+    that is no word is left out.
     """
     found = next((each for each in _maps(objects) if each.get("kind", JOB.kind) == JOB.kind), None)
     if found is None:
@@ -196,12 +199,12 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
     if "Complete" in conditions:
         return Progress(state=State.SUCCEEDED)
     if failed := conditions.get("Failed"):
-        reason = _text(failed, "reason") or "Failed"
+        reason = _reason(failed) or "Failed"
         said = [why for each in statuses for why in _why(each)]
         message = "; ".join([*_deadline(found, reason), *said]) or _text(failed, "message") or reason
         return Progress(state=State.FAILED, reason=reason, message=message)
     if suspended := conditions.get("Suspended"):
-        return Progress(state=State.PENDING, reason=_text(suspended, "reason"), message="the Job is suspended")
+        return Progress(state=State.PENDING, reason=_reason(suspended), message="the Job is suspended")
     # A pod is Pending as long as its init containers run.
     runs = any("running" in state for each in statuses for _, state in _containers(each))
     if runs or {_text(each, "phase") for each in statuses} & {"Running", "Succeeded", "Failed"}:
@@ -239,36 +242,42 @@ def _deadline(found: Mapping[str, Any], reason: str) -> Iterator[str]:
 
 def _why(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield why a pod failed."""
-    if reason := _text(status, "reason"):
+    if reason := _reason(status):
         yield _said(f"its pod was ended by the node: {reason}", status)
     for each in _conditions(status):
         if each.get("type") == "DisruptionTarget" and _holds(each):
-            yield _said(f"its pod was taken away: {_text(each, 'reason')}", each)
+            yield _said(f"its pod was taken away: {_reason(each)}", each)
     for name, state in _containers(status):
         ended = _map(state, "terminated")
-        code, reason = ended.get("exitCode"), _text(ended, "reason")
+        code, reason = ended.get("exitCode"), _reason(ended)
+        said = {"message": _uncut(_text(ended, "message"))}
         if reason == "OOMKilled":
-            yield _said(f"{name} used more memory than its resources.limits.memory", ended)
+            yield _said(f"{name} used more memory than its resources.limits.memory", said)
         elif type(code) is int and code != 0:
             why = f" ({reason})" if reason not in ("", "Error") else ""
-            yield _said(f"{name} ended with exit code {code}{why}", ended)
+            yield _said(f"{name} ended with exit code {code}{why}", said)
 
 
 def _waits(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield why a pod does not start: a word, and what is said of it."""
     for name, state in _containers(status):
         waiting = _map(state, "waiting")
-        reason = _text(waiting, "reason")
+        reason = _reason(waiting)
         if reason not in ("", "ContainerCreating", "PodInitializing"):
             yield reason, _said(f"{name} cannot be started: {reason}", waiting)
     for each in _conditions(status):
         if (each.get("type"), each.get("status")) == ("PodScheduled", "False"):
-            reason = _text(each, "reason")
+            reason = _reason(each)
             yield reason, _said(f"no node takes its pod: {reason}", each)
 
 
 def _said(what: str, said: Mapping[str, Any]) -> str:
     return f"{what}: {last_lines(_text(said, 'message'))}".strip(": ")
+
+
+def _uncut(log: str) -> str:
+    """Return what the kubelet has kept of a log without its first line, if that is cut, though it be the only one."""
+    return log.partition("\n")[2] if len(log.encode(errors="replace")) >= _LOG_LONGEST else log
 
 
 def _containers(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -298,6 +307,11 @@ def _maps(value: Any) -> Iterator[Mapping[str, Any]]:
 def _text(parent: Mapping[str, Any], key: str) -> str:
     value = parent.get(key)
     return value if isinstance(value, str) else ""
+
+
+def _reason(parent: Mapping[str, Any]) -> str:
+    value = _text(parent, "reason")
+    return value if _WORD.fullmatch(value) else ""
 
 
 def _resources(given: Any, where: str) -> Mapping[str, Mapping[str, str]]:

@@ -138,7 +138,48 @@ def test_of_a_long_last_word_the_last_whole_lines_are_kept():
 
 
 def test_a_line_that_is_too_long_is_not_cut_since_a_secret_in_it_could_not_be_found_then():
-    assert observe_job([a_job(BACK_OFF)], [ended(1, "x" * 5000)]).message.endswith("x" * 5000)
+    assert observe_job([a_job(BACK_OFF)], [ended(1, "x" * 2000)]).message.endswith("x" * 2000)
+
+
+SECRET = "0123456789abcdef" * 150  # longer than what the kubelet keeps of a log, which it cuts at any byte
+KEPT = 2048
+
+
+@pytest.mark.parametrize("after", ["\n", "\ncurl: (22) 403\n", "\n" * 20])
+@pytest.mark.parametrize("lost", [0, 1, 400])
+def test_a_line_that_the_kubelet_has_cut_is_not_said_since_a_secret_in_it_could_not_be_found(after, lost):
+    log = f"Authorization: Bearer {SECRET}{'.' * lost}{after}"[-KEPT:]
+    message = observe_job([a_job(BACK_OFF)], [ended(1, log)]).message
+    assert message == f"build ended with exit code 1: {after.strip()}".strip(": ")
+
+
+def test_a_cut_in_the_middle_of_a_character_is_a_cut_too():
+    log = ("ü" + "x" * (KEPT - 1)).encode()[-KEPT:].decode(errors="replace")
+    assert observe_job([a_job(BACK_OFF)], [ended(1, log)]).message == "build ended with exit code 1"
+    log = (f"{'ü' * 1024}\n").encode()[-KEPT:].decode(errors="ignore")
+    assert len(log.encode()) < KEPT
+    assert observe_job([a_job(BACK_OFF)], [ended(1, log)]).message == "build ended with exit code 1"
+
+
+def test_what_the_kubelet_keeps_whole_is_said_whole():
+    log = "first\n" + "x" * (KEPT - 20)
+    assert observe_job([a_job(BACK_OFF)], [ended(1, log)]).message.endswith(log[6:])
+    assert observe_job([a_job(BACK_OFF)], [ended(1, "first\nlast")]).message.endswith(": first\nlast")
+
+
+def test_what_is_no_log_is_not_cut_by_the_kubelet():
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "x" * KEPT}
+    assert observe_job([a_job()], [{"status": {"conditions": [condition]}}]).message.endswith("x" * KEPT)
+
+
+@pytest.mark.parametrize("reason", ["no rule: $TOKEN", "x" * 5000, "two words", "", "é"])
+def test_a_reason_that_is_no_word_is_not_repeated(reason):
+    failed = ("Failed", reason, "it failed")
+    found = observe_job([a_job(failed)], [])
+    assert (found.reason, found.message) == ("Failed", "it failed")
+    assert observe_job([a_job(("Suspended", reason, ""))], []).reason == ""
+    waiting = {"name": "build", "state": {"waiting": {"reason": reason, "message": "why"}}}
+    assert observe_job([a_job()], [{"status": {"containerStatuses": [waiting]}}]).reason == ""
 
 
 def test_an_eviction_is_told():
