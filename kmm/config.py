@@ -63,7 +63,8 @@ class Config:
     )
     builder: str | None = text(
         "The builder of Modules that name none; where it is absent too, openshift-build in clusters that have "
-        "OpenShift's builds, and buildah in others"
+        "OpenShift's builds, and buildah in others. Whether it has them is asked until the API server answers, and "
+        "then no more: restart the operator where they are switched on or off later"
     )
     signer: str | None = text("The signer of Modules that name none")
     max_builds: int = number(
