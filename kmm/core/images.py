@@ -99,6 +99,13 @@ def back_off_s(attempt: int) -> float:
     return min(BACK_OFF_S * 2.0 ** min(attempt - 1, 16), BACK_OFF_MOST_S)
 
 
+def kept_until_s(task: Task) -> float | None:
+    """Return until when a task that has failed is kept, whoever wants it: it is what remembers when to try again."""
+    if task.deleting or task.progress.state is not State.FAILED or task.finished_at_s is None:
+        return None
+    return task.finished_at_s + back_off_s(task.attempt)
+
+
 def temporary_image(image: str, module: ModuleRef) -> str:
     """Return the name of what is built before it is signed: an unsigned image never has the final one.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -14,7 +14,16 @@ from kmm.core.choice import UndecidedError, builder_to_keep, ignored, makers
 from kmm.core.device_plugin import render_device_plugin
 from kmm.core.diagnosis import diagnose, is_news
 from kmm.core.diff import NameTakenError, Wanted, bring
-from kmm.core.images import ImageStep, InputMissingError, Makers, Phase, certificate, deletes, image_step
+from kmm.core.images import (
+    ImageStep,
+    InputMissingError,
+    Makers,
+    Phase,
+    certificate,
+    deletes,
+    image_step,
+    kept_until_s,
+)
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
 from kmm.core.reasons import Reason, reason_of
@@ -79,6 +88,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
     written, view = view.status, replace(view, status=readable(view.status))
     blocked = blockage(subject, view)
     kernels: list[_KernelPlan] = []
+    kept: Mapping[str, float] = {}
     actions: list[Action] = []
     wrong: _Wrong = None
     if blocked is None:
@@ -94,7 +104,9 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
             actions += planned.actions
         device_plugin, wrong = _plan_device_plugin(subject, view, catalog)
         wrong = wrong or _refusal(device_plugin, view)
-        actions += [*device_plugin, *_collect(view, {each.state.kernel: each.state for each in kernels})]
+        kept = _kept(view, now_s)
+        collected = _collect(view, {each.state.kernel: each.state for each in kernels}, kept)
+        actions += [*device_plugin, *collected]
     # What a loader proves is not asked for again: of its digest the answers still tell.
     digests = {asked.image: said.digest for asked, said in view.answers.items() if isinstance(said, Present)}
     states = [
@@ -106,7 +118,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         # It is written as a merge patch: what is no longer said has to be taken away by name.
         gone = dict.fromkeys(written.keys() - made.keys())
         actions += [*_announce(view, states, made), SetStatus(status={**gone, **made})]
-    wakes = [each.wake_at_s for each in kernels if each.wake_at_s is not None]
+    wakes = [*kept.values(), *(each.wake_at_s for each in kernels if each.wake_at_s is not None)]
     return Plan(
         actions=tuple(actions),
         wake_at_s=min(wakes, default=None),
@@ -388,7 +400,16 @@ def _plan_device_plugin(subject: Subject, view: View, catalog: Catalog) -> tuple
         return [], (_of_plugin(error), f"the device plugin: {error}")  # what runs is kept
 
 
-def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
+def _kept(view: View, now_s: float) -> dict[str, float]:
+    """Return until when tasks of kernels that no node has now are kept, by uid.
+
+    A node that comes and goes must not have what fails begun anew each time.
+    """
+    until = {task.uid: kept_until_s(task) for task in view.tasks if task.kernel not in view.targets}
+    return {uid: until_s for uid, until_s in until.items() if until_s is not None and now_s < until_s}
+
+
+def _collect(view: View, states: Mapping[str, KernelState], kept: Collection[str]) -> list[Action]:
     """Delete loaders and tasks that nothing wants: their kernel is not targeted, or lost its mapping."""
     wanted = {kernel for kernel, state in states.items() if state.mapped}
     labels = names.kernel_label_values({*view.kernels, *wanted})
@@ -399,7 +420,8 @@ def _collect(view: View, states: Mapping[str, KernelState]) -> list[Action]:
         and not each.deleting
         and not any(_is_for(each, kernel, labels[kernel]) for kernel in wanted)
     ]
-    return found + [end for task in view.tasks if task.kernel not in wanted for end in deletes(task, _UNWANTED)]
+    unwanted = [task for task in view.tasks if task.kernel not in wanted and task.uid not in kept]
+    return found + [end for task in unwanted for end in deletes(task, _UNWANTED)]
 
 
 def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]) -> list[Announce]:

@@ -202,6 +202,25 @@ def test_tasks_that_nothing_wants_are_removed():
     assert deleted == {f"t-{K1}", "t-5.10"}, "the one kernel has no build section any more, the other no node"
 
 
+def test_a_failed_task_outlives_its_kernel_until_the_next_attempt_would_be_due():
+    failed = Task(
+        kind=JOB,
+        name="t",
+        uid="t",
+        annotations={names.VERBATIM_KERNEL: "5.10"},
+        job_type="build",
+        progress=Progress(state=State.FAILED),
+        finished_at_s=NOW_S - 59,
+    )
+    made = plan(subject(), view(tasks=(failed,)))
+    assert not [each for each in made.actions if isinstance(each, Delete)]
+    assert made.wake_at_s == NOW_S + 1
+    due = plan(subject(), view(tasks=(replace(failed, finished_at_s=NOW_S - 60),)))
+    assert [each.name for each in due.actions if isinstance(each, Delete)] == ["t"]
+    unmapped = plan(subject(), view(kernels={"5.10": 1}, tasks=(failed,)))
+    assert [each.name for each in unmapped.actions if isinstance(each, Delete)] == ["t"], "its node is there"
+
+
 def test_a_write_that_was_refused_is_said_by_its_kernel_and_tried_again():
     of = subject()
     seen = view(kernels={K1: 1, K2: 1})

@@ -239,6 +239,19 @@ def test_a_task_whose_kernel_nobody_runs_any_more_goes(made):
     eventually(lambda: not world.pods())
 
 
+def test_a_node_that_comes_and_goes_has_no_failed_build_begun_anew(made):
+    world = made(nodes=1, kernels=1)
+    post(world, **build("fail"))
+    eventually(lambda: state(world) == ("BuildFailed", 1))
+    (failed,) = world.jobs()
+    for taints in ([{"key": "a", "effect": "NoSchedule"}], None):
+        assert world.api.patch("/api/v1/nodes/n0", {"spec": {"taints": taints}}).code == 200
+        eventually(lambda taints=taints: bool(world.module()["status"]["kernels"]) == (taints is None))
+        world.quiet()
+    assert state(world) == ("BuildFailed", 1)
+    assert [each["metadata"]["uid"] for each in world.jobs()] == [failed["metadata"]["uid"]]
+
+
 def test_a_kernel_whose_build_fails_stops_no_other(made, registry):
     world = made(kernels=2)
     registry.images["registry.example.com/m:6.1.0"] = {}
