@@ -412,7 +412,7 @@ def _is_refusal(error: KmmError) -> bool:
     """Whether the API server will not have it, however often it is asked: a person has to know."""
     return (
         isinstance(error, ApiError)
-        and not isinstance(error, Conflict)
+        and not isinstance(error, Conflict | AlreadyExists)
         and HTTPStatus.BAD_REQUEST <= error.code < HTTPStatus.INTERNAL_SERVER_ERROR
         and error.code != HTTPStatus.TOO_MANY_REQUESTS
     )
