@@ -185,6 +185,7 @@ def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
 def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
     """Say how far the first Job among `objects` has come, and why it failed or does not start. Never raises.
 
+    Where it succeeded: what its containers have left as their termination message.
     Why it failed is, in this order: that a pod was taken away, what its containers said last, and the Job's own
     condition. Of a long last word the last whole lines are kept, so that the core finds secrets in them. A reason
     that is no word is left out.
@@ -197,7 +198,7 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
     named = sorted(_maps(pods), key=lambda each: _text(_map(each, "metadata"), "name"))
     statuses = [_map(each, "status") for each in named]
     if "Complete" in conditions:
-        return Progress(state=State.SUCCEEDED)
+        return Progress(state=State.SUCCEEDED, message="; ".join(left for each in statuses for left in _left(each)))
     if failed := conditions.get("Failed"):
         reason = _reason(failed) or "Failed"
         said = [why for each in statuses for why in _why(each)]
@@ -256,6 +257,14 @@ def _why(status: Mapping[str, Any]) -> Iterator[str]:
         elif type(code) is int and code != 0:
             why = f" ({reason})" if reason not in ("", "Error") else ""
             yield _said(f"{name} ended with exit code {code}{why}", said)
+
+
+def _left(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what containers that succeeded have left."""
+    for _, state in _containers(status):
+        ended = _map(state, "terminated")
+        if ended.get("exitCode") == 0 and (left := _last_lines(_text(ended, "message"))):
+            yield left
 
 
 def _waits(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -376,3 +376,10 @@ def test_the_build_sections_that_name_a_builder_are_found_where_they_are():
 @given(JSON)
 def test_build_sections_are_looked_for_in_anything(spec):
     assert list(build_sections({"spec": spec}, "mine")) == []
+
+
+def test_what_a_container_leaves_when_it_succeeds_is_told():
+    ended = {"exitCode": 0, "message": "the certificate expired\n"}
+    pod = {"status": {"containerStatuses": [{"name": "sign", "state": {"terminated": ended}}]}}
+    found = observe_job([a_job(("Complete", "", ""))], [pod])
+    assert (found.state, found.message) == (State.SUCCEEDED, "the certificate expired")

@@ -285,6 +285,10 @@ def _sign_image(
     ] = False,
     no_push: Annotated[bool, typer.Option("--no-push", help="Only try whether it can be signed.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For all of it.")] = 3600,
+    warnings_file: Annotated[
+        Path | None,
+        typer.Option("--warnings-file", metavar="FILE", help="Once it is signed: what kernels may not take of it."),
+    ] = None,
 ) -> None:
     """Sign the kernel modules inside an image, and push one layer with them.
 
@@ -305,7 +309,9 @@ def _sign_image(
         deadline_s=timeout_s,
     )
     wanted = files or files_of(directory, kernel)
-    raise typer.Exit(sign_image(unsigned, signed, wanted, registries, key, cert, hash_name, passphrase_file))
+    raise typer.Exit(
+        sign_image(unsigned, signed, wanted, registries, key, cert, hash_name, passphrase_file, warnings_file)
+    )
 
 
 @app.command("verify-module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from kmm.admission import printable
@@ -54,9 +55,11 @@ def sign_image(
     certificate_file: Path,
     hash_name: str,
     passphrase_file: Path | None,
+    warnings_file: Path | None = None,
 ) -> int:
     """Sign the modules `files` (absolute paths and patterns) of an image, and push it as `signed`, if that is given.
 
+    `warnings_file`: where to write, once it is done, what kernels may not take of it.
     Return 1 where that could not be done, else 0. Raises ConfigError for wrong use, and where key and certificate
     cannot be used.
     """
@@ -90,6 +93,11 @@ def sign_image(
         session.close()
     for line in _said(outcome, target, signer):
         print(printable(line))
+    if warnings_file and (warnings := list(signer.certificate.warnings(datetime.now(UTC)))):
+        try:
+            warnings_file.write_text("; ".join(warnings))
+        except OSError as error:  # it is signed all the same
+            print(printable(f"kmm: warning: {warnings_file}: cannot be written: {error.strerror}"), file=sys.stderr)
     return 0
 
 

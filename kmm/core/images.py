@@ -171,7 +171,9 @@ def image_step(
                 reason=Reason.IMAGES_READY,
                 digest=answer.digest,
                 certificate=current,
-                actions=tuple(end for task in gone for end in deletes(task, "the image is there")),
+                actions=tuple(
+                    each for task in gone for each in (*_warned(task), *deletes(task, "the image is there"))
+                ),
             )
         # The image is there, whatever becomes of this: it is loaded.
         try:
@@ -646,6 +648,12 @@ def _unanswered(question: Question, answer: Answer | None, image: str) -> ImageS
             actions=asks,
         )
     return ImageStep(phase=Phase.WAITING, reason=Reason.CHECKING_IMAGE, actions=asks)
+
+
+def _warned(task: Task) -> Iterator[Announce]:
+    """Tell what a signature that succeeded has said, before its task goes."""
+    if task.job_type == SIGN and task.progress.state is State.SUCCEEDED and task.progress.message:
+        yield Announce(reason=Reason.SIGN_WARNING, message=task.progress.message, warning=True)
 
 
 def _is_over(task: Task) -> bool:

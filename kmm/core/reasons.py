@@ -301,6 +301,13 @@ class Reason(StrEnum):
         "The modules in the image are being signed.",
         "The registry does not have the signed image, and the mapping says how to sign it.",
     )
+    SIGN_WARNING = (
+        "SignWarning",
+        About.IMAGE,
+        "The modules in the image were signed, but kernels may not take the signatures.",
+        "The certificate has expired or is not valid yet, or the key is of a kind or size that many kernels refuse.",
+        "The message says which. Where kernels refuse the driver: another key and certificate, in the same Secrets.",
+    )
     SIGN_FAILED = (
         "SignFailed",
         About.IMAGE,

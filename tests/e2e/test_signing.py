@@ -175,6 +175,16 @@ def test_a_signature_that_fails_says_why_pushes_nothing_and_builds_nothing_again
     nothing_runs(site)
 
 
+def test_what_kernels_may_not_take_is_told_once_it_is_signed(site):
+    contents = {"key": golden("ec.key.pem").decode(), "cert": golden("ec.pem").decode()}
+    sign = {**pair(site, "ec-pair", contents), "unsignedImage": push_unsigned(site, "ec")}
+    site.apply_unbuilt("ec", sign=sign)
+    site.loaded("ec")
+    told = lambda: site.events().get("SignWarning", {"message": ""})["message"]  # noqa: E731
+    eventually(lambda: "the key is an EC key" in told(), "an event tells it", WITHIN_S)
+    nothing_runs(site)
+
+
 def test_a_file_that_is_not_in_the_image_is_named_with_what_is_near(site):
     files = [f"/opt/lib/modules/{site.release}/extra/acme.ko"]
     sign = {**pair(site, "lost-pair", SELF), "unsignedImage": push_unsigned(site, "lost"), "filesToSign": files}
@@ -237,7 +247,10 @@ def carry_out(world: RealWorld, pod: dict, folder: Path) -> Exit:
         kernel="",
         argv=tuple(expanded(each, {}) for each in [*container["command"], *container["args"]]),
         env={each["name"]: each["value"] for each in container["env"]},
-        mounts={each["mountPath"]: folder / each["name"] for each in container["volumeMounts"]},
+        mounts={
+            **{each["mountPath"]: folder / each["name"] for each in container["volumeMounts"]},
+            "/dev/termination-log": folder / "termination-log",
+        },
     )
     done = asyncio.run(signs(run))
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

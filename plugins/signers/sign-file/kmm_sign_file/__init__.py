@@ -33,6 +33,7 @@ _NAME = "sign-file"
 _USER = 65532
 _USER_LARGEST = (1 << 31) - 1
 _REGISTRIES, _AUTHORITIES, _TEMPORARY = "/run/kmm/registries", "/run/kmm/authorities", "/tmp"  # noqa: S108 -- the pod's own
+_TERMINATION_LOG = "/dev/termination-log"  # where containers have it that name no other
 # It ends before the Job's deadline ends it, so as to say what took so long.
 _SPARE_S = 15
 _PARAMS = ("hash", *JOB_OPTIONS)
@@ -114,6 +115,7 @@ class SignFile:
         yield f"--passphrase-file={SECRETS}/{request.key_secret}/passphrase"
         yield f"--hash={hash_name}"
         yield f"--timeout={max(1, deadline_s - _SPARE_S)}"
+        yield f"--warnings-file={_TERMINATION_LOG}"
         yield from (f"--docker-config={_REGISTRIES}/{number}" for number in range(len(_credentials(request))))
         if self.authorities:
             yield f"--ca={_AUTHORITIES}"
