@@ -650,7 +650,7 @@ def _unanswered(question: Question, answer: Answer | None, image: str) -> ImageS
     return ImageStep(phase=Phase.WAITING, reason=Reason.CHECKING_IMAGE, actions=asks)
 
 
-def _warned(task: Task) -> Iterator[Announce]:
+def _warned(task: Task) -> Iterator[Action]:
     """Tell what a signature that succeeded has said, before its task goes."""
     if task.job_type == SIGN and task.progress.state is State.SUCCEEDED and task.progress.message:
         yield Announce(reason=Reason.SIGN_WARNING, message=task.progress.message, warning=True)
