@@ -179,6 +179,17 @@ def test_an_expired_certificate_and_an_ec_key_are_warnings(run, tmp_path):
     assert "the key is an EC key: many kernels refuse its signatures" in err
 
 
+def test_warnings_are_in_a_file_once_it_is_signed_and_not_where_that_fails(run, tmp_path):
+    log = tmp_path / "log"
+    ec = ("--key", GOLDEN / "ec.key.pem", "--cert", GOLDEN / "ec.pem")
+    assert run("--warnings-file", log, "--file", "/none", pair=ec)[0] == 1
+    assert not log.exists(), "a container's log says why it failed"
+    assert run("--warnings-file", log, pair=ec)[0] == 0
+    assert log.read_text() == "the key is an EC key: many kernels refuse its signatures, and RSA is safe"
+    code, _, err = run("--warnings-file", tmp_path / "none/log", "--file", PATH, pair=ec)
+    assert (code, "none/log: cannot be written" in err) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("images", "options", "said"),
     [
