@@ -263,7 +263,7 @@ def _left(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield what containers that succeeded have left."""
     for _, state in _containers(status):
         ended = _map(state, "terminated")
-        if ended.get("exitCode") == 0 and (left := _last_lines(_text(ended, "message"))):
+        if ended.get("exitCode") == 0 and (left := last_lines(_text(ended, "message"))):
             yield left
 
 
