@@ -41,6 +41,7 @@ __all__ = ["Found", "Keeper", "LayerError", "Limits", "Located", "Opener", "Read
 
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+_DEEPEST = 256  # each directory on the way is kept, and looked up for each entry
 _NEARBY_MOST = 5_000
 _NEARBY_LONGEST = 512
 _MODULE = re.compile(r"\.ko(\.(gz|xz|zst))?$")
@@ -497,6 +498,8 @@ class _Walk(Generic[T]):
             if self.nearby and ".." in member.name.split("/"):
                 raise LayerError("has an entry whose path leads out of its directory, by ..")
             name = _normal(member.name)
+            if name.count("/") >= _DEEPEST:
+                raise LayerError(f"has an entry in more than {_DEEPEST} directories")
             parent, _, base = name.rpartition("/")
             kind = member.kind
             if base == _OPAQUE:
@@ -533,7 +536,11 @@ class _Walk(Generic[T]):
             self._budget.keep(member)
             entry.content = self._keeper.keep(member)
         seen.entries[name] = entry
-        seen.above.update(_prefixes(name)[:-1])
+        # The directories of one that is known are known.
+        parent = name
+        while (parent := parent.rpartition("/")[0]) and parent not in seen.above:
+            self._budget.tell(parent)
+            seen.above.add(parent)
 
     def _forget(self, entry: _Entry[T]) -> None:
         if entry.content is not None:

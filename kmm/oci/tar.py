@@ -306,8 +306,8 @@ def members(read: Callable[[int], bytes], budget: Budget) -> Iterator[Member]:
         kind = "file" if flag == _SPARSE else _KIND.get(flag, "other")
         if kind == "file" and name.endswith("/"):
             kind = "directory"  # as tar of old had it
-        if kind in ("directory", "link", "hard") and flag != b"1":
-            size = 0
+        if kind in ("directory", "link", "hard"):
+            size = 0  # whatever it says: nothing follows, to those who unpack images
         source.left = size
         yield Member(
             name=name,

@@ -183,6 +183,20 @@ def test_what_is_missing_is_told_with_what_is_near():
     assert set(found.nearby) == {"lib/modules/5/acme.ko", "lib/x.ko.xz", "m/b.ko"}
 
 
+def test_a_hard_link_that_says_a_size_hides_nothing_after_it():
+    layer = header(b"a.ko", 0) + header(b"b.ko", 600, b"1") + header(b"c.ko", 0) + bytes(1024)
+    assert "c.ko" in files("/*.ko", layer)
+
+
+def test_the_directories_of_what_is_found_are_bounded():
+    with pytest.raises(LayerError, match="has an entry in more than 256 directories"):
+        seek(["/**/*.ko"], tar(("a/" * 256 + "m.ko", b"")))
+    long = [(f"{number}/" + f"{'d' * 50}/" * 70 + "m.ko", b"") for number in range(9)]
+    assert len(files(["/**/*.ko"], tar(*long[:1]))) == 1
+    with pytest.raises(LayerError, match="MiB of names"):
+        seek(["/**/*.ko"], tar(*long), text=1 << 20)
+
+
 def test_names_that_are_near_are_bounded():
     layer = tar(*[(f"m/{n}.ko", b"") for n in range(5_100)], ("m/" + "a" * 600 + ".ko", b""))
     assert len(seek("/none.ko", layer).nearby) == 5_000
