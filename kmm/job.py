@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kmm.contract import BuildRequest, Kind, Manifest, Progress, SecretFiles, SignRequest, State, nearest
+from kmm.contract import BuildArg, BuildRequest, Kind, Manifest, Progress, SecretFiles, SignRequest, State, nearest
 
 JOB = Kind(api_version="batch/v1", kind="Job", plural="jobs")
 SECRETS = "/run/secrets"
@@ -62,6 +62,12 @@ def job_options(given: Mapping[str, Any], otherwise: JobOptions, where: str) -> 
     return JobOptions(deadline_s=deadline_s, resources=resources)
 
 
+def job_params(params: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
+    """Read a Module's `params` that are a Job's options and nothing else. Raises ValueError as `job_options`."""
+    refuse_unknown(params, JOB_OPTIONS, where)
+    return job_options(params, otherwise, where)
+
+
 def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     """Raise ValueError for a key of a Module's `params` that is not in `known`. `where`: what users call them."""
     for key in given:
@@ -72,14 +78,29 @@ def refuse_unknown(given: Mapping[str, Any], known: Sequence[str], where: str) -
 
 def build_sections(module: Manifest, builder: str) -> Iterator[tuple[str, Manifest]]:
     """Yield the `build` sections of a Module's manifest that ask for a builder by its name, and where they are."""
+    return _sections(module, "build", "builder", builder)
+
+
+def sign_sections(module: Manifest, signer: str) -> Iterator[tuple[str, Manifest]]:
+    """Yield the `sign` sections of a Module's manifest that ask for a signer by its name, and where they are."""
+    return _sections(module, "sign", "signer", signer)
+
+
+def _sections(module: Manifest, part: str, provider: str, name: str) -> Iterator[tuple[str, Manifest]]:
     where = "spec.moduleLoader.container"
     container = _map(_map(_map(module, "spec"), "moduleLoader"), "container")
-    default, mappings = _map(container, "build"), container.get("kernelMappings")
-    found = [(f"{where}.build", default)]
+    default, mappings = _map(container, part), container.get("kernelMappings")
+    found = [(f"{where}.{part}", default)]
     for index, mapping in enumerate(mappings if isinstance(mappings, list | tuple) else ()):
-        own = _map(mapping, "build") if isinstance(mapping, Mapping) else {}
-        found.append((f"{where}.kernelMappings[{index}].build", own))
-    return ((path, build) for path, build in found if (build.get("builder") or default.get("builder")) == builder)
+        own = _map(mapping, part) if isinstance(mapping, Mapping) else {}
+        found.append((f"{where}.kernelMappings[{index}].{part}", own))
+    return ((path, section) for path, section in found if (section.get(provider) or default.get(provider)) == name)
+
+
+def need_argument(arg: BuildArg) -> None:
+    """Raise ValueError for a build argument that would be another one on a command line, or none."""
+    if not arg.name or "=" in arg.name or "\0" in arg.name + arg.value:
+        raise ValueError(f'build.buildArgs: "{arg.name[:100]}" is the name of none, or its value holds a NUL')
 
 
 def is_name(text: object) -> bool:

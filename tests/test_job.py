@@ -22,6 +22,7 @@ from kmm.job import (
     refuse_unknown,
     secret_files_mount,
     secret_mounts,
+    sign_sections,
 )
 
 MODULE = ModuleRef(namespace="n", name="m")
@@ -371,6 +372,13 @@ def test_the_build_sections_that_name_a_builder_are_found_where_they_are():
     assert list(build_sections(module(*mappings), "mine")) == [(f"{where}[0].build", mine)]
     found = dict(build_sections(module(*mappings, builder="mine"), "mine"))
     assert list(found) == ["spec.moduleLoader.container.build", *(f"{where}[{n}].build" for n in (0, 2, 3, 4))]
+
+
+def test_the_sign_sections_that_name_a_signer_are_found_where_they_are():
+    mine = {"signer": "mine"}
+    container = {"sign": {"signer": "other"}, "kernelMappings": [{"sign": mine}, {"build": {"builder": "mine"}}]}
+    found = sign_sections({"spec": {"moduleLoader": {"container": container}}}, "mine")
+    assert list(found) == [("spec.moduleLoader.container.kernelMappings[0].sign", mine)]
 
 
 @given(JSON)

@@ -22,6 +22,7 @@ from kmm.job import (
     authorities_mount,
     dockerfile_mount,
     literal,
+    need_argument,
     placement,
     secret_mounts,
     without_empty,
@@ -91,7 +92,9 @@ def pod(request: BuildRequest, choices: Choices) -> dict[str, Any]:
 
 
 def _steps(request: BuildRequest, choices: Choices, home: str) -> Iterator[_Step]:
-    args = {_argument(each.name): _text(each.value) for each in request.args}
+    for each in request.args:
+        need_argument(each)
+    args = {each.name: each.value for each in request.args}
     credentials = [_credentials(request.push_secret)] if request.push_secret else []
     storage = _folder("storage", "/kmm/storage")
     cached = _is_cached(request, choices)
@@ -211,12 +214,6 @@ def _credentials(secret: str) -> Mounted:
         volume={"name": "credentials", "secret": {"secretName": secret, "optional": True}},
         mount={"name": "credentials", "mountPath": "/kmm/credentials", "readOnly": True},
     )
-
-
-def _argument(name: str) -> str:
-    if not name or "=" in name:
-        raise ValueError(f"build.buildArgs: {name[:80]!r} is the name of no argument")
-    return _text(name)
 
 
 def _text(value: str) -> str:

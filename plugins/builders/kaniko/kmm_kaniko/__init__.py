@@ -29,10 +29,11 @@ from kmm.job import (
     is_name,
     job,
     job_options,
+    job_params,
     literal,
+    need_argument,
     observe_job,
     placement,
-    refuse_unknown,
     secret_mounts,
     without_empty,
 )
@@ -64,7 +65,7 @@ class Kaniko:
 
     def render(self, request: BuildRequest) -> Sequence[Manifest]:
         """Return the Job. The core adds its name and labels. Raises ValueError for what a Module asks wrongly."""
-        options = _params(request.params, self.options, "build.params")
+        options = job_params(request.params, self.options, "build.params")
         mounted = [*self._mounted(request), *secret_mounts(request.secrets)]
         trusted = [{"name": "SSL_CERT_DIR", "value": f"{_OWN_AUTHORITIES}:{_AUTHORITIES}"}]
         container: dict[str, Any] = {
@@ -120,8 +121,7 @@ def arguments(request: BuildRequest) -> Iterator[str]:
     if request.inputs:
         yield f"--label={INPUTS_ANNOTATION}={request.inputs}"
     for arg in request.args:
-        if not arg.name or "=" in arg.name or "\0" in arg.name + arg.value:
-            raise ValueError(f'build.buildArgs: "{arg.name[:100]}" is the name of none, or its value holds a NUL')
+        need_argument(arg)
         yield f"--build-arg={arg.name}={arg.value}"
 
 
@@ -148,7 +148,7 @@ def kmm_validate_module(module: Manifest) -> list[Finding]:
 def _findings(module: Manifest) -> Iterator[Finding]:
     for path, build in build_sections(module, _NAME):
         try:
-            _params(_map(build.get("params")), JobOptions(), "params")
+            job_params(_map(build.get("params")), JobOptions(), "params")
         except ValueError as error:
             yield Finding(path=f"{path}.params", message=str(error))
         tag = _map(build.get("kanikoParams")).get("tag")
@@ -156,11 +156,6 @@ def _findings(module: Manifest) -> Iterator[Finding]:
             reference.parse(IMAGE).with_tag(tag if tag and isinstance(tag, str) else "latest")
         except reference.ReferenceError as error:
             yield Finding(path=f"{path}.kanikoParams.tag", message=str(error))
-
-
-def _params(params: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
-    refuse_unknown(params, JOB_OPTIONS, where)
-    return job_options(params, otherwise, where)
 
 
 def _tagged(image: Reference, tag: str | None) -> Reference:

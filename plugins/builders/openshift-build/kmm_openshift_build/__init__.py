@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kmm.contract import (
     INPUTS_ANNOTATION,
@@ -23,8 +22,9 @@ from kmm.job import (
     JobOptions,
     build_sections,
     job_options,
+    job_params,
+    need_argument,
     placement,
-    refuse_unknown,
     secret_mounts,
     without_empty,
 )
@@ -50,7 +50,7 @@ class OpenShiftBuild:
 
     def render(self, request: BuildRequest) -> Sequence[Manifest]:
         """Return the Build. The core adds its name and labels. Raises ValueError for what a Module asks wrongly."""
-        options = _params(request.params, self.options, "build.params")
+        options = job_params(request.params, self.options, "build.params")
         credentials = {"name": request.push_secret} if request.push_secret else None
         strategy = {
             "pullSecret": credentials,
@@ -93,7 +93,7 @@ def _findings(module: Manifest) -> Iterator[Finding]:
     for path, build in build_sections(module, _NAME):
         params = build.get("params")
         try:
-            _params(params if isinstance(params, Mapping) else {}, JobOptions(), "params")
+            job_params(params if isinstance(params, Mapping) else {}, JobOptions(), "params")
         except ValueError as error:
             yield Finding(path=f"{path}.params", message=str(error))
         for key, instead in _INSTEAD.items():
@@ -108,15 +108,9 @@ _INSTEAD = {
 }
 
 
-def _params(params: Mapping[str, Any], otherwise: JobOptions, where: str) -> JobOptions:
-    refuse_unknown(params, JOB_OPTIONS, where)
-    return job_options(params, otherwise, where)
-
-
 def _arguments(request: BuildRequest) -> Iterator[Manifest]:
     for arg in request.args:
-        if not arg.name or "=" in arg.name or "\0" in arg.name + arg.value:
-            raise ValueError(f"build.buildArgs: {arg.name[:100]!r} is the name of none, or its value holds a NUL")
+        need_argument(arg)
         yield {"name": arg.name, "value": arg.value}
 
 

@@ -21,6 +21,7 @@ from kmm.job import (
     placement,
     refuse_unknown,
     secret_files_mount,
+    sign_sections,
     without_empty,
 )
 from kmm.oci import reference
@@ -169,24 +170,13 @@ def kmm_validate_module(module: Manifest) -> list[Finding]:
 
 
 def _findings(module: Manifest) -> Iterator[Finding]:
-    for path, sign in _sections(module):
+    for path, sign in sign_sections(module, _NAME):
         params = _map(sign.get("params"))
         try:
             refuse_unknown(params, _PARAMS, "params")
             _params(params, "sha256", JobOptions(), "params")
         except ValueError as error:
             yield Finding(path=f"{path}.params", message=str(error))
-
-
-def _sections(module: Manifest) -> Iterator[tuple[str, Manifest]]:
-    """Yield the `sign` sections that ask for this signer by its name, and where they are."""
-    where = "spec.moduleLoader.container"
-    container = _map(_map(_map(module.get("spec")).get("moduleLoader")).get("container"))
-    default, mappings = _map(container.get("sign")), container.get("kernelMappings")
-    found = [(f"{where}.sign", default)]
-    for index, mapping in enumerate(mappings if isinstance(mappings, list) else ()):
-        found.append((f"{where}.kernelMappings[{index}].sign", _map(_map(mapping).get("sign"))))
-    return ((path, sign) for path, sign in found if (sign.get("signer") or default.get("signer")) == _NAME)
 
 
 def _credentials(request: SignRequest) -> tuple[str, ...]:
