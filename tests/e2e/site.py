@@ -34,6 +34,7 @@ from kmm.runtime.app import App, Options
 from kmm.runtime.transport import connect
 
 APPLETS = ("cat", "chroot", "env", "find", "grep", "id", "ls", "mkdir", "modprobe", "sh", "sleep", "tr")
+MIXED = {"fleet": "mixed"}  # of two nodes that say they are of different architectures
 WITHIN_S = 900.0  # only what never comes is waited for that long
 
 
@@ -99,6 +100,12 @@ class Site(World):
             registries={self.host: RegistryConfig(ca_file=str(self.ca_file), denied_means_missing=True)},
         )
         self.operate(self.cluster.kubeconfig(), stack)
+
+    def add_mixed_nodes(self) -> None:
+        for each in ("amd64", "arm64"):
+            labels = {**MIXED, "kubernetes.io/arch": each}
+            more = lambda node, each=each: node["status"]["nodeInfo"].update(architecture=each)  # noqa: E731
+            self.cluster.add_node(f"mixed-{each}", self.release, labels=labels, more=more)
 
     def operate(self, kubeconfig: Path, stack: ExitStack) -> None:
         """Start an operator, in this cluster or in another."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import os
 import re
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import pytest
@@ -17,12 +16,10 @@ from apiserver.client import Api, eventually
 from apiserver.samples import core, jobs
 from controlplane.controlplane import ControlPlane
 from e2e.container import contained, make_image
-from e2e.debian import Missing, need_programs, toolkit
-from e2e.site import WITHIN_S, Site, files_of
+from e2e.site import MIXED, WITHIN_S, Site, files_of
 from kmm_buildah import kmm_builders
 from registry.client import Client
-from registry.docker_registry import DockerRegistry, program
-from registry.docker_registry import Missing as NoRegistry
+from registry.docker_registry import DockerRegistry
 from registry.running import PASSWORDS, ROBOT
 from world import NAMESPACE, PREFIX, SELECTED
 
@@ -33,7 +30,6 @@ from kmm.embedded.program import Exit, Run
 pytestmark = pytest.mark.e2e
 
 LAYERED = {"storage": "layered"}  # a label of the node whose volumes are on an overlay
-MIXED = {"fleet": "mixed"}  # of two nodes that say they are of different architectures
 SOURCE = """\
 #include <linux/module.h>
 static int __init hello(void) { return 0; }
@@ -45,15 +41,7 @@ MODULE_LICENSE("GPL");
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    try:
-        need_programs()
-        program()
-        made = toolkit()
-    except (Missing, NoRegistry) as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
+def site(tmp_path_factory, tools):
     folder = tmp_path_factory.mktemp("builds")
     image = make_image(folder / "image")
 
@@ -61,12 +49,12 @@ def site(tmp_path_factory):
         return await contained(run, image, layered=run.node == "layered")
 
     with ExitStack() as stack:
-        found = Site(folder, stack, release=made.kernel, busybox=made.busybox, builder="buildah", container=container)
-        found.cluster.add_node("layered", made.kernel, labels=LAYERED)
-        for each in ("amd64", "arm64"):
-            labels = {**MIXED, "kubernetes.io/arch": each}
-            found.cluster.add_node(f"mixed-{each}", made.kernel, labels=labels, more=_of(each))
-        source = f"oci:{made.layout}"
+        found = Site(
+            folder, stack, release=tools.kernel, busybox=tools.busybox, builder="buildah", container=container
+        )
+        found.cluster.add_node("layered", tools.kernel, labels=LAYERED)
+        found.add_mixed_nodes()
+        source = f"oci:{tools.layout}"
         _skopeo(found, "copy", "--quiet", source, f"docker://{found.host}/base/toolkit:1", end="dest-")
         yield found
 
@@ -84,10 +72,6 @@ def plain(site, tmp_path_factory):
 def plane(tmp_path_factory, programs):
     with ControlPlane(tmp_path_factory.mktemp("builds-plane")) as plane:
         yield Api(plane.url, plane.ca_file, plane.admin_token)
-
-
-def _of(architecture: str) -> Callable[[dict], None]:
-    return lambda node: node["status"]["nodeInfo"].update(architecture=architecture)
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from contextlib import ExitStack
 
@@ -11,11 +10,8 @@ import openshift
 import pytest
 from apiserver.client import eventually
 from e2e.build_controller import BuildController
-from e2e.debian import Missing, need_programs, toolkit
 from e2e.site import WITHIN_S, Site
 from openshift import NEW, OLD
-from registry.docker_registry import Missing as NoRegistry
-from registry.docker_registry import program
 from world import NAMESPACE
 
 from kmm.contract import INPUTS_ANNOTATION
@@ -28,16 +24,7 @@ DRIVER = "opt/driver"
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    try:
-        need_programs()
-        program()
-        made = toolkit()
-    except (Missing, NoRegistry) as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
-
+def site(tmp_path_factory, tools):
     async def nothing(run: Run) -> Exit:
         raise AssertionError(f"{run.pod['metadata']['name']} is a pod of ours")
 
@@ -52,8 +39,8 @@ def site(tmp_path_factory):
         found = Site(
             folder,
             stack,
-            release=made.kernel,
-            busybox=made.busybox,
+            release=tools.kernel,
+            busybox=tools.busybox,
             builder="",
             container=nothing,
             prepare=prepare,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import os
 import signal
 import subprocess
 from contextlib import ExitStack
@@ -18,10 +17,7 @@ from apiserver.client import eventually
 from apiserver.samples import a_module, core, modules
 from controlplane.controlplane import ControlPlane
 from e2e.container import contained, make_image
-from e2e.debian import Missing, need_programs, toolkit
-from e2e.site import WITHIN_S, Site, signs
-from registry.docker_registry import Missing as NoRegistry
-from registry.docker_registry import program
+from e2e.site import MIXED, WITHIN_S, Site, signs
 from registry.running import PASSWORDS, ROBOT
 from signing.golden import MODULE, PASSPHRASE, golden
 from world import NAMESPACE, PREFIX, RealWorld
@@ -34,7 +30,6 @@ from kmm.signing.verification import Verification, verify
 
 pytestmark = pytest.mark.e2e
 
-MIXED = {"fleet": "mixed"}  # of two nodes that say they are of different architectures
 SELF = {"key": golden("self.key.pem").decode(), "cert": golden("self.pem").decode()}
 ISSUED = {
     "key": golden("issued.key.pem").decode(),
@@ -44,15 +39,7 @@ ISSUED = {
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    try:
-        need_programs()
-        program()
-        made = toolkit()
-    except (Missing, NoRegistry) as missing:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(missing))
+def site(tmp_path_factory, tools):
     folder = tmp_path_factory.mktemp("signing")
     buildahs = make_image(folder / "image")
 
@@ -60,11 +47,10 @@ def site(tmp_path_factory):
         return await contained(run, buildahs)
 
     with ExitStack() as stack:
-        found = Site(folder, stack, release=made.kernel, busybox=made.busybox, builder="buildah", container=container)
-        for each in ("amd64", "arm64"):
-            labels = {**MIXED, "kubernetes.io/arch": each}
-            more = lambda node, each=each: node["status"]["nodeInfo"].update(architecture=each)  # noqa: E731
-            found.cluster.add_node(f"mixed-{each}", made.kernel, labels=labels, more=more)
+        found = Site(
+            folder, stack, release=tools.kernel, busybox=tools.busybox, builder="buildah", container=container
+        )
+        found.add_mixed_nodes()
         driver = image([{"/acme.ko": MODULE}])
         assert found.client.push("base/driver", "1", driver).status == 201
         yield found
