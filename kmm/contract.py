@@ -23,6 +23,7 @@ ENTRY_POINT_GROUP = "kmm.v1"
 
 INPUTS_ANNOTATION = "io.x-k8s.kmm.inputs"
 CERTIFICATE_ANNOTATION = "io.x-k8s.kmm.certificate"
+UNSIGNED_ANNOTATION = "io.x-k8s.kmm.unsigned"
 
 Manifest: TypeAlias = Mapping[str, Any]
 """A Kubernetes object, or a part of one, as JSON has it."""
@@ -140,7 +141,7 @@ class BuildRequest:
     `dockerfile_config_map` and `dockerfile_key` say where it is in the cluster. `image` None: build without pushing.
     `secrets` are to be at `/run/secrets/<name>/<key>`. `push_secret`: a docker config Secret for pulling and pushing,
     out of sight of the Dockerfile's RUN where possible. `builder_tag`: the tag of the builder's own image that the
-    Module asks for (`kanikoParams.tag`). `inputs`: hash of all this, to be recorded in the image under
+    Module asks for (`kanikoParams.tag`). `inputs`: hash of what goes into the image, to be recorded in it under
     INPUTS_ANNOTATION (as a label or annotation), so that an image that a build left behind can be told from
     another's. `params`: the Module's free `build.params`.
     """

@@ -13,6 +13,7 @@ from enum import StrEnum
 from kmm.contract import (
     CERTIFICATE_ANNOTATION,
     INPUTS_ANNOTATION,
+    UNSIGNED_ANNOTATION,
     BaseImages,
     BuildRequest,
     Kind,
@@ -26,7 +27,7 @@ from kmm.contract import (
 )
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, Probe
-from kmm.core.base_images import BaseImageUndecidedError, base_image_args
+from kmm.core.base_images import base_image_args
 from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
 from kmm.core.reasons import Reason
 from kmm.core.rendered import finished_task, kind_of, render, running
@@ -81,7 +82,9 @@ class Makers:
 class _Job:
     """One thing to make: from what, into which image, and how to render an attempt at it.
 
-    `warning`: what the user should know of it, and may not expect.
+    `contents`: hash of what a build's image is made of, which is less than what its task is made of: it leaves out
+    how registries are reached. `warning`: what the user should know of it, and may not expect. `unproven`: what is
+    wrong where it has succeeded, and the registry does not show that.
     """
 
     type: str
@@ -91,7 +94,9 @@ class _Job:
     renderer: str
     owns: tuple[Kind, ...]
     render: Callable[[], Sequence[Manifest]]
+    contents: str = ""
     warning: str = ""
+    unproven: tuple[Reason, str] | None = None
 
 
 def back_off_s(attempt: int) -> float:
@@ -177,14 +182,9 @@ def image_step(
             )
         # The image is there, whatever becomes of this: it is loaded.
         try:
-            step = _signed_again(subject, target, nodes, view, makers, tasks, now_s)
+            step = _signed_again(subject, target, answer, view, makers, tasks, now_s)
         except (SpecError, PluginError) as error:
-            asks = (
-                tuple(Probe(question=each) for each in error.questions)
-                if isinstance(error, BaseImageUndecidedError)
-                else ()
-            )
-            step = ImageStep(phase=Phase.READY, reason=Reason.CERTIFICATE_CHANGED, message=str(error), actions=asks)
+            step = ImageStep(phase=Phase.READY, reason=Reason.CERTIFICATE_CHANGED, message=str(error))
         return replace(step, phase=Phase.READY, digest=answer.digest, certificate=recorded)
     if not _is_missing(answer, target.image, view):
         return _unanswered(question, answer, target.image)
@@ -213,26 +213,59 @@ def _made(
         job = _build_job(subject, target, target.image, nodes, view, makers)
         return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
     if target.build is None:
-        if target.sign.unsigned_image is None:
-            raise SpecError("sign has neither an unsignedImage nor a build beside it: there is nothing to sign")
-        job = _sign_job(subject, target, target.sign.unsigned_image, target.sign.unsigned_tls, view, makers)
+        job = _sign_job(subject, target, *_unsigned(target.sign), view, makers)
         return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
     return _build_then_sign(subject, target, nodes, view, makers, tasks, now_s)
+
+
+def _unsigned(sign: SignInputs) -> tuple[str, Tls]:
+    if sign.unsigned_image is None:
+        raise SpecError("sign has neither an unsignedImage nor a build beside it: there is nothing to sign")
+    return sign.unsigned_image, sign.unsigned_tls
 
 
 def _signed_again(
     subject: Subject,
     target: KernelTarget,
-    nodes: KernelNodes,
+    final: Present,
     view: View,
     makers: Makers,
     tasks: list[Task],
     now_s: float,
 ) -> ImageStep:
-    """Sign a final image that exists once more, since its certificate has changed; it is never built again."""
-    if target.build is None:
-        return _made(subject, target, nodes, view, makers, tasks, now_s)
-    return _build_then_sign(subject, target, nodes, view, makers, tasks, now_s, builds=False)
+    """Sign a final image that exists once more, since its certificate has changed; it is never built again.
+
+    Where it was built here, from what was built then, which it tells: whatever the Module would build now.
+    """
+    if target.sign is None:  # pragma: no cover -- only asked for where there is one
+        raise SpecError("there is no sign section")
+    temporary = temporary_image(target.image, subject.ref) if target.build else None
+    unsigned, tls = (temporary, target.tls) if temporary else _unsigned(target.sign)
+    unproven = (
+        Reason.CERTIFICATE_CHANGED,
+        f"the sign succeeded, but {target.image} still says that it is signed with another certificate",
+    )
+    job = replace(_sign_job(subject, target, unsigned, tls, view, makers), unproven=unproven)
+    if replaced := _replaced([job], tasks):
+        return replaced
+    if temporary is None or tasks:
+        return _attempt(subject, job, tasks, view, now_s)
+    question = Question(image=temporary, tls=tls, access=view.access, annotations=True)
+    answer = view.answers.get(question)
+    signed_from = final.annotations.get(UNSIGNED_ANNOTATION)
+    if isinstance(answer, Present) and signed_from in (None, answer.digest):
+        return _attempt(subject, job, tasks, view, now_s)
+    # Nor does a person begin with an answer that is too old.
+    if question in view.stale:
+        return _unanswered(question, None, temporary)
+    if not isinstance(answer, Present) and not _is_missing(answer, temporary, view):
+        return _unanswered(question, answer, temporary)
+    return ImageStep(
+        phase=Phase.READY,
+        reason=Reason.CERTIFICATE_CHANGED,
+        message=f"{target.image} is signed with another certificate, and {temporary} is no more what it was signed "
+        "from: delete the image to have it built and signed again",
+    )
 
 
 def _build_then_sign(
@@ -243,13 +276,11 @@ def _build_then_sign(
     makers: Makers,
     tasks: list[Task],
     now_s: float,
-    *,
-    builds: bool = True,
 ) -> ImageStep:
-    """Sign what was built, and build it first where that is not there, if `builds`."""
+    """Sign what was built, and build it first where that is not there."""
     temporary = temporary_image(target.image, subject.ref)
     build = _build_job(subject, target, temporary, nodes, view, makers)
-    sign = _sign_job(subject, target, temporary, target.tls, view, makers, made_from=build.inputs)
+    sign = _sign_job(subject, target, temporary, target.tls, view, makers, made_from=build.contents)
     if replaced := _replaced([build, sign], tasks):
         return replaced
     if any(task.job_type == SIGN for task in tasks):
@@ -261,23 +292,12 @@ def _build_then_sign(
     if isinstance(answer, Present):
         # A builder need not record inputs: then its own success is the proof that this is what it made.
         recorded = answer.annotations.get(INPUTS_ANNOTATION, "")
-        if recorded == build.inputs or (evidence and not recorded):
+        if recorded == build.contents or (evidence and not recorded):
             return _attempt(subject, sign, tasks, view, now_s)
     elif not _is_missing(answer, temporary, view):
         return _unanswered(question, answer, temporary)
-    stale = question in view.stale
-    if builds:
-        step = _attempt(subject, build, tasks, view, now_s)
-        return _asking_first(step, question) if step.starts and stale else step
-    # Nor does a person begin with an answer that is too old.
-    if stale:
-        return _unanswered(question, None, temporary)
-    return ImageStep(
-        phase=Phase.READY,
-        reason=Reason.CERTIFICATE_CHANGED,
-        message=f"{target.image} is signed with another certificate, and what it was signed from is gone: delete "
-        "the image to have it built and signed again",
-    )
+    step = _attempt(subject, build, tasks, view, now_s)
+    return _asking_first(step, question) if step.starts and question in view.stale else step
 
 
 def _asking_first(step: ImageStep, question: Question) -> ImageStep:
@@ -343,13 +363,31 @@ def _build_job(
         builder_tag=build.builder_tag,
         params=build.params,
     )
-    inputs = _inputs_of_build(build, request, builder.name, digests)
-    request = replace(request, inputs=inputs)
+    contents = names.digest(
+        BUILD,
+        builder.name,
+        request.dockerfile,
+        [[arg.name, arg.value] for arg in request.args],
+        {name: digests[name] for name in build.secrets},
+        request.image,
+        build.builder_tag,
+        dict(build.params),
+        request.architectures or request.architecture,
+    )
+    request = replace(request, inputs=contents)
+    inputs = names.digest(
+        contents,
+        digests,
+        dict(request.node_selector),
+        [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.base_tls)],
+        [dict(each) for each in request.tolerations],
+    )
     return _Job(
         type=BUILD,
         kernel=target.kernel,
         image=image,
         inputs=inputs,
+        contents=contents,
         renderer=builder.name,
         owns=tuple(builder.owns),
         render=lambda: render(builder, request, subject.ref.namespace),
@@ -361,23 +399,6 @@ def _of_arguments(build: BuildInputs) -> str:
     if not build.unused:
         return ""
     return f"the value that buildArgs give to {', '.join(build.unused)} is not used: the operator sets it"
-
-
-def _inputs_of_build(build: BuildInputs, request: BuildRequest, builder: str, digests: dict[str, str]) -> str:
-    return names.digest(
-        BUILD,
-        builder,
-        request.dockerfile,
-        [[arg.name, arg.value] for arg in request.args],
-        digests,
-        request.image,
-        dict(request.node_selector),
-        [[tls.insecure, tls.skip_verify] for tls in (request.push_tls, request.base_tls)],
-        build.builder_tag,
-        dict(build.params),
-        [dict(each) for each in request.tolerations],
-        request.architectures or request.architecture,
-    )
 
 
 def _sign_job(
@@ -469,14 +490,14 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         return _made_whole(step, subject, job, last, view) if last.lacking else step
     finished_at_s = last.finished_at_s or 0.0
     due_s = finished_at_s + back_off_s(last.attempt)
-    succeeded = last.progress.state is State.SUCCEEDED
-    failed = Reason.BUILD_FAILED if job.type == BUILD else Reason.SIGN_FAILED
-    reason = Reason.BUILT_BUT_NOT_FOUND if succeeded else failed
-    message = (
-        f"the {job.type} succeeded, but {job.image} is not in the registry"
-        if succeeded
-        else last.progress.message or last.progress.reason or f"the {job.type} failed without saying why"
-    )
+    if last.progress.state is State.SUCCEEDED:
+        reason, message = job.unproven or (
+            Reason.BUILT_BUT_NOT_FOUND,
+            f"the {job.type} succeeded, but {job.image} is not in the registry",
+        )
+    else:
+        reason = Reason.BUILD_FAILED if job.type == BUILD else Reason.SIGN_FAILED
+        message = last.progress.message or last.progress.reason or f"the {job.type} failed without saying why"
     step = ImageStep(
         phase=Phase.BLOCKED,
         reason=reason,

@@ -7,10 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kmm.contract import CERTIFICATE_ANNOTATION
+from kmm.contract import CERTIFICATE_ANNOTATION, UNSIGNED_ANNOTATION
 
-UNSIGNED_ANNOTATION = "io.x-k8s.kmm.unsigned"
-"""The digest of the image or index that was signed."""
 HOW_ANNOTATION = "io.x-k8s.kmm.signing"
 """A hash of which files were asked for, and of the hash that they are signed with."""
 

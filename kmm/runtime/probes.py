@@ -17,7 +17,15 @@ from dataclasses import dataclass, field
 from cachetools import TTLCache
 
 from kmm.catalog import Catalog
-from kmm.contract import CERTIFICATE_ANNOTATION, INPUTS_ANNOTATION, Access, Forbidden, Tls, Unavailable
+from kmm.contract import (
+    CERTIFICATE_ANNOTATION,
+    INPUTS_ANNOTATION,
+    UNSIGNED_ANNOTATION,
+    Access,
+    Forbidden,
+    Tls,
+    Unavailable,
+)
 from kmm.core.status import timestamp
 from kmm.core.view import Answer, Denied, Missing, Present, Question, Subject, Unknown
 from kmm.errors import KmmError
@@ -282,7 +290,7 @@ class Probes:
             found = registry.inspect(question.image, access, deadline_s, files, annotations=question.annotations)
             if found is None:
                 return Missing()
-            kept = (CERTIFICATE_ANNOTATION, INPUTS_ANNOTATION)
+            kept = (CERTIFICATE_ANNOTATION, INPUTS_ANNOTATION, UNSIGNED_ANNOTATION)
             return Present(
                 digest=found.digest[:_TEXT],
                 architectures=tuple(each[:_TEXT] for each in found.architectures[:_ARCHITECTURES]),

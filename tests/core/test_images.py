@@ -45,6 +45,7 @@ NOW_S = 1_700_000_000.0
 LONG_S = 1e9
 INPUTS_RECORDED = "io.x-k8s.kmm.inputs"
 CERTIFICATE_RECORDED = "io.x-k8s.kmm.certificate"
+UNSIGNED_RECORDED = "io.x-k8s.kmm.unsigned"
 
 SIGNING = {"certSecret": {"name": "cert"}, "keySecret": {"name": "key"}}
 BUILD = {"build": {"dockerfileConfigMap": {"name": "files"}}}
@@ -196,6 +197,11 @@ def inputs_of(create: Create) -> str:
     return create.manifest["metadata"]["annotations"][f"{PREFIX}inputs"]
 
 
+def contents_of(create: Create) -> str:
+    """Return the hash that a build is to record in its image."""
+    return request_of(create)["inputs"]
+
+
 def request_of(create: Create) -> dict:
     return create.manifest["spec"]["request"]
 
@@ -228,7 +234,7 @@ def started(how: dict, **more) -> Create:
 def signing(how: dict = BUILD_AND_SIGN, **more) -> tuple[Create, Create]:
     """Return the build and the signature of a Module that has both."""
     build = started(how, **more)
-    found = All(Missing(), {asked(TEMPORARY): there(**{INPUTS_RECORDED: inputs_of(build)})})
+    found = All(Missing(), {asked(TEMPORARY): there(**{INPUTS_RECORDED: contents_of(build)})})
     return build, created(plan(how, **{**more, "answers": found}))
 
 
@@ -726,9 +732,24 @@ def test_a_temporary_image_that_another_build_has_overwritten_since_is_not_signe
     assert [job_type(each) for each in of(step, Create)] != ["sign"]
 
 
-def test_the_builder_is_told_the_hash_that_the_temporary_image_is_to_carry():
-    build = started(BUILD_AND_SIGN)
-    assert inputs_of(build) in str(build.manifest["spec"])
+REACHED = ("push Secret", "selector", "registry's TLS", "base image's TLS")
+
+
+def test_the_hash_in_the_temporary_image_is_of_what_goes_into_it_and_not_of_how_registries_are_reached():
+    for what, (before, after) in BUILDS_CHANGE.items():
+        same = contents_of(started(**{"how": BUILD, **before})) == contents_of(started(**{"how": BUILD, **after}))
+        assert same is (what in REACHED), what
+
+
+def test_a_push_credential_that_changes_builds_nothing_again_that_is_built():
+    spec = {"imageRepoSecret": {"name": "push"}}
+    build, sign = signing(spec=spec)
+    answers = All(Missing(), {asked(TEMPORARY): there(**{INPUTS_RECORDED: contents_of(build)})})
+    changed = {"spec": spec, "secrets": digest_of("push"), "answers": answers}
+    tasks = [task(build, State.SUCCEEDED, uid="b"), task(sign, State.FAILED, uid="s")]
+    assert sorted(deleted(plan(BUILD_AND_SIGN, tasks=tasks, **changed))) == ["b", "s"]
+    step = plan(BUILD_AND_SIGN, **changed)
+    assert (job_type(created(step)), request_of(created(step))["unsigned_image"]) == ("sign", TEMPORARY)
 
 
 @pytest.mark.parametrize("answer", [Unknown(message="x"), Denied(message="x")], ids=["unknown", "forbidden"])
@@ -1072,31 +1093,58 @@ def test_only_what_is_signed_has_a_certificate():
     assert plan(BUILD, answers={asked(): there(**{CERTIFICATE_RECORDED: "old"})}).phase is Phase.READY
 
 
-def test_an_image_that_was_built_here_is_signed_again_from_what_was_built():
-    build, _ = signing()
-    temporary = there(**{INPUTS_RECORDED: inputs_of(build)})
-    step = plan(
-        BUILD_AND_SIGN, answers={asked(): there(**{CERTIFICATE_RECORDED: "old"}), asked(TEMPORARY): temporary}
-    )
+@pytest.mark.parametrize(
+    "now",
+    [{}, {"dockerfiles": {"files": ("dockerfile", "FROM changed")}}, {"dockerfiles": {}}, {"spec": {}}],
+    ids=["as it was", "another Dockerfile", "no Dockerfile", "other credentials"],
+)
+@pytest.mark.parametrize("told", [{}, {UNSIGNED_RECORDED: "sha256:1"}], ids=["not told of what", "told of what"])
+def test_an_image_that_was_built_here_is_signed_again_from_what_was_built_then(now, told):
+    answers = {asked(): there(**{CERTIFICATE_RECORDED: "old"}, **told), asked(TEMPORARY): there()}
+    step = plan(BUILD_AND_SIGN, **{"answers": answers, "spec": {"imageRepoSecret": {"name": "push"}}, **now})
     assert (job_type(created(step)), request_of(created(step))["unsigned_image"]) == ("sign", TEMPORARY)
+    running = task(created(step), State.RUNNING)
+    after = plan(
+        BUILD_AND_SIGN, **{"answers": answers, "spec": {"imageRepoSecret": {"name": "push"}}, **now}, tasks=[running]
+    )
+    assert (after.phase, after.reason, after.actions) == (Phase.READY, Reason.SIGNING, ())
 
 
 @pytest.mark.parametrize("build_slots", [0, 1])
-@pytest.mark.parametrize("temporary", [Missing(), there(), there(**{INPUTS_RECORDED: "inputs of another build"})])
+@pytest.mark.parametrize("temporary", [Missing(), there()], ids=["gone", "of another build"])
 def test_another_certificate_never_rebuilds_a_final_image_that_exists(temporary, build_slots):
-    found = there(**{CERTIFICATE_RECORDED: "old"})
+    found = there(**{CERTIFICATE_RECORDED: "old", UNSIGNED_RECORDED: "sha256:2"})
     answers = {asked(): found, asked(TEMPORARY): temporary}
     step = plan(BUILD_AND_SIGN, answers=answers, build_slots=build_slots)
-    assert "build" not in [job_type(each) for each in of(step, Create)]
-    assert (step.phase, step.reason) == (Phase.READY, Reason.CERTIFICATE_CHANGED)
+    assert (step.phase, step.reason, step.actions) == (Phase.READY, Reason.CERTIFICATE_CHANGED, ())
     assert "delete the image" in step.message
     step = plan(BUILD_AND_SIGN, answers=answers, stale=frozenset({asked(TEMPORARY)}), build_slots=build_slots)
     assert step.actions == (Probe(question=asked(TEMPORARY)),), "nobody is told so by an answer that is too old"
 
 
+@pytest.mark.parametrize("answer", [Unknown(message="x"), Denied(message="x"), None])
+def test_what_was_built_and_is_not_known_to_be_there_is_asked_for_before_it_is_signed_again(answer):
+    answers = {asked(): there(**{CERTIFICATE_RECORDED: "old"}), asked(TEMPORARY): answer}
+    step = plan(BUILD_AND_SIGN, answers=answers)
+    assert (step.phase, step.actions) == (Phase.READY, (Probe(question=asked(TEMPORARY)),))
+
+
+@pytest.mark.parametrize("how", [SIGN, BUILD_AND_SIGN])
+def test_a_signature_that_the_registry_does_not_show_is_told_as_that_and_backs_off(how):
+    found = there(**{CERTIFICATE_RECORDED: "old"})
+    answers = All(found)
+    signed = task(created(plan(how, answers=answers)), State.SUCCEEDED)
+    step = plan(how, answers=answers, tasks=[signed])
+    assert (step.phase, step.reason, of(step, Create)) == (Phase.READY, Reason.CERTIFICATE_CHANGED, [])
+    assert f"{IMAGE} still says that it is signed with another certificate" in step.message
+    assert step.wake_at_s == NOW_S + 60
+    later = plan(how, answers=answers, tasks=[signed], now_s=NOW_S + 60)
+    assert attempt_of(created(later)) == "2"
+
+
 @pytest.mark.parametrize("how", [SIGN, BUILD_AND_SIGN])
 def test_what_is_signed_again_waits_for_a_slot_like_everything_else(how):
-    temporary = there(**{INPUTS_RECORDED: inputs_of(started(BUILD_AND_SIGN))})
+    temporary = there(**{INPUTS_RECORDED: contents_of(started(BUILD_AND_SIGN))})
     answers = {asked(): there(**{CERTIFICATE_RECORDED: "old"}), asked(TEMPORARY): temporary}
     step = plan(how, answers=answers, build_slots=0)
     assert (step.phase, step.reason, step.actions) == (Phase.READY, Reason.BUILD_QUEUED, ())
@@ -1107,7 +1155,7 @@ def test_what_is_signed_again_waits_for_a_slot_like_everything_else(how):
 @pytest.mark.parametrize("how", [SIGN, BUILD_AND_SIGN])
 def test_a_certificate_that_changes_once_more_restarts_what_signs_again(how, state):
     found = there(**{CERTIFICATE_RECORDED: "old"})
-    temporary = there(**{INPUTS_RECORDED: inputs_of(started(BUILD_AND_SIGN))})
+    temporary = there(**{INPUTS_RECORDED: contents_of(started(BUILD_AND_SIGN))})
     answers = All(found, {asked(TEMPORARY): temporary})
     outdated = task(created(plan(how, answers=answers)), state)
     step = plan(how, answers=answers, tasks=[outdated], secrets=digest_of("cert"))
