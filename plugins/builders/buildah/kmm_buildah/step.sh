@@ -24,6 +24,28 @@ is_missing() {
   return 1
 }
 
+is_refused() {
+  while read -r line || [ -n "$line" ]; do
+    case "$line" in
+    *unauthorized* | *"authentication required"* | *denied* | *forbidden* | *Forbidden*) return 0 ;;
+    esac
+  done <"$HOME/why"
+  return 1
+}
+
+# Runs what talks to a registry, up to three times: not where it says no, since another try could lock an account.
+patiently() {
+  for pause in 2 10 none; do
+    code=0
+    "$@" >"$HOME/why" 2>&1 || code=$?
+    cat "$HOME/why" >&2
+    if [ "$code" = 0 ] || [ "$pause" = none ] || is_missing || is_refused; then
+      return "$code"
+    fi
+    sleep "$pause"
+  done
+}
+
 # A cluster that does not know `hostUsers: false` drops it, and root would be the node's.
 if [ -n "${OWN_USERS_ONLY-}" ]; then
   read -r _ outside _ </proc/self/uid_map
@@ -102,21 +124,21 @@ index)
   shift
   own manifest create localhost/kmm-index >/dev/null
   while [ "$#" -gt 0 ]; do
-    for pause in 2 10 none; do
-      code=0
-      own manifest add $flags --os=linux "--arch=$1" localhost/kmm-index "docker://$2" >"$HOME/why" 2>&1 || code=$?
-      [ "$code" != 0 ] || break
-      cat "$HOME/why" >&2
-      if is_missing; then
-        echo "the image for $1 is not there yet: who pushes the last one makes the index" >&2
-        exit 0
-      fi
-      [ "$pause" != none ] || exit "$code"
-      sleep "$pause"
-    done
+    code=0
+    patiently own manifest add $flags --os=linux "--arch=$1" localhost/kmm-index "docker://$2" || code=$?
+    if [ "$code" != 0 ] && is_missing; then
+      echo "the image for $1 is not there yet: who pushes the last one makes the index" >&2
+      exit 0
+    fi
+    [ "$code" = 0 ] || exit "$code"
     shift 2
   done
-  own manifest push --all $flags localhost/kmm-index "docker://$whole"
+  patiently own manifest push --all $flags localhost/kmm-index "docker://$whole"
+  exit
+  ;;
+push)
+  # Some registries lose what two push at once, as the builds for two architectures do.
+  patiently own "$@"
   exit
   ;;
 esac

@@ -185,20 +185,37 @@ def test_who_does_not_find_them_all_leaves_the_index_to_the_one_who_will(contain
     assert not container.slept()
 
 
-def test_what_else_keeps_the_index_from_being_made_is_tried_again_and_then_is_a_failure(container):
-    says = "Error: reading manifest 1-arm64 in r/m: unauthorized: access to the requested resource is not authorized"
-    ran = container.run(*INDEX, code=125, REFUSED=ADD, SAYS=says)
-    assert ran.stderr.splitlines() == [says] * 3
+PUSH = ("push", "x", "docker://r/m:1")
+BLOB_UNKNOWN = "Error: writing manifest: manifest blob unknown: blob unknown to registry"
+EACH_THAT_WRITES = pytest.mark.parametrize(
+    ("args", "refused"), [(INDEX, ADD), (INDEX, "manifest push"), (PUSH, "push")], ids=["add", "index", "push"]
+)
+
+
+@EACH_THAT_WRITES
+def test_what_a_registry_does_not_take_is_tried_again_and_then_is_a_failure(container, args, refused):
+    ran = container.run(*args, code=125, REFUSED=refused, SAYS=BLOB_UNKNOWN)
+    assert ran.stderr.splitlines() == [BLOB_UNKNOWN] * 3
     assert container.slept() == ["2", "10"]
-    assert not any("push" in call for call in container.every_call())
+    assert not refused.startswith("add") or not any("push" in call for call in container.every_call())
 
 
-def test_an_index_whose_registry_recovers_is_made(container):
-    container.run(*INDEX, REFUSED=ADD, RECOVERS="1")
+@EACH_THAT_WRITES
+@pytest.mark.parametrize(
+    "says",
+    [
+        "Error: reading manifest 1-arm64 in r/m: unauthorized: access to the requested resource is not authorized",
+        "Error: writing blob: checking whether a blob exists: authentication required",
+        "Error: writing blob: denied: requested access to the resource is denied",
+    ],
+)
+def test_credentials_that_are_refused_are_not_tried_again(container, args, refused, says):
+    ran = container.run(*args, code=125, REFUSED=refused, SAYS=says)
+    assert ran.stderr.splitlines() == [says]
+    assert not container.slept()
+
+
+@EACH_THAT_WRITES
+def test_a_registry_that_recovers_gets_it(container, args, refused):
+    container.run(*args, REFUSED=refused, RECOVERS="1")
     assert container.slept() == ["2"]
-    assert container.called()[:2] == ["manifest", "push"]
-
-
-def test_an_index_that_cannot_be_pushed_is_a_failure(container):
-    ran = container.run(*INDEX, code=125, REFUSED="manifest push")
-    assert "Error: it failed" in ran.stderr
