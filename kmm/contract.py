@@ -450,7 +450,8 @@ class Record:
     """One thing that the operator did, for `kmm_observe`.
 
     `at_s`: seconds since the epoch. `action`: one of the operator's actions (`Create`, `Delete`, …);
-    `kind`, `namespace`, `name`: of the object it was done to; `module`: on whose behalf, if one's.
+    `kind`, `namespace`, `name`: of the object it was done to; `module`: on whose behalf, if one's; `driver`: what
+    that one names as `spec.driver`, empty where it names none.
     """
 
     at_s: float
@@ -462,3 +463,4 @@ class Record:
     reason: str = ""
     message: str = ""
     duration_s: float = 0.0
+    driver: str = ""

@@ -101,5 +101,7 @@ def kmm_observe(record: Record) -> None:
     """Be told of what the operator did, for a vendor's own metrics or logs.
 
     Chosen by: nothing. All are told, one record after the other, on a thread of their own; where they are
-    too slow, records are dropped and counted. What it raises is counted.
+    too slow, records are dropped and counted. What it raises is counted. Metrics that a plugin registers with
+    prometheus_client's own `REGISTRY`, as they do where nothing is said, are served with the operator's. Those whose
+    names begin with `kmm_` are not: such names are the operator's.
     """

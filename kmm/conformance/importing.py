@@ -10,7 +10,14 @@ import time
 from pathlib import Path
 
 # What the operator has imported before any plugin is: it costs the plugin nothing.
-_THERE = ("kmm.contract", "kmm.job", "kmm.oci.inspection", "kmm.oci.session", "importlib.metadata")
+_THERE = (
+    "kmm.contract",
+    "kmm.job",
+    "kmm.oci.inspection",
+    "kmm.oci.session",
+    "importlib.metadata",
+    "prometheus_client",
+)
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
 Clocks, randomness and the environment are others in each run, and who asks for them is noted; threads do not start;
 of what Python's auditing tells, only imports are let through, and reading the plugin's own files. Libraries may do
-what they like while they are imported, and nothing for the plugin after that. What a C extension does by itself is
-not seen.
+what they like while they are imported, and nothing for the plugin after that, but for metrics, which note when they
+were made. What a C extension does by itself is not seen.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ _HARMLESS = frozenset(
 )  # fmt: skip
 _READING = frozenset(("open", "os.listdir", "os.scandir"))
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+_METRICS = f"{os.sep}prometheus_client{os.sep}"
 _NOTED_MOST = 20
 
 
@@ -70,7 +71,7 @@ class Watch:
         """Return where in the plugin it was asked for; empty where an import stands between, or nobody of it did."""
         while frame:
             name = frame.f_code.co_filename
-            if name.startswith("<frozen importlib"):
+            if name.startswith("<frozen importlib") or _METRICS in name:
                 return ""
             if self._is_own(name):
                 return f"{Path(name).name}:{frame.f_lineno}"

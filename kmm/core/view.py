@@ -16,7 +16,10 @@ _DIGITS = 7  # of a number in an annotation: more were not written by us
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The Module that is planned for. `spec`: with its driver merged in; None where it cannot be used."""
+    """The Module that is planned for. `spec`: with its driver merged in; None where it cannot be used.
+
+    `driver`: the name of that driver, empty where it names none.
+    """
 
     ref: ModuleRef
     uid: str
@@ -24,6 +27,7 @@ class Subject:
     deleting: bool = False
     spec: ModuleSpec | None = None
     errors: tuple[Finding, ...] = ()
+    driver: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,7 @@ class Cluster:
         if known is None or known.uid != item.uid:
             generation, deleting = _state_of(item)
             judgement = judge(item.value, self.catalog)
+            driver = at(item.value, "spec", "driver")
             known = Subject(
                 ref=ModuleRef(namespace=namespace, name=name),
                 uid=item.uid,
@@ -151,6 +152,7 @@ class Cluster:
                 deleting=deleting,
                 spec=judgement.value.spec if judgement.usable else None,
                 errors=judgement.errors,
+                driver=driver if isinstance(driver, str) else "",
             )
             with self.lock:
                 if self.modules.by_uid(item.uid):  # else it has been forgotten meanwhile

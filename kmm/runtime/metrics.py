@@ -7,14 +7,17 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from kmm.core import names
 from kmm.core.images import BUILD, SIGN
 from kmm.runtime.cluster import Cluster
 
 _HOSTS, _OTHERS = 100, "others"  # hosts are users' words
+_OURS = "kmm_"
 _BUCKETS = (0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 15)
 
 
@@ -36,7 +39,7 @@ class Metrics:
 
         self._unobserved = Counter(
             "kmm_observe_failures",
-            "Records that plugins were not told, or raised at",
+            "Records that plugins were not told, or raised at, and metrics of theirs that could not be read",
             ["why"],
             registry=self.registry,
         )
@@ -75,13 +78,38 @@ class Metrics:
         self._probes.labels(registry if registry in self._hosts else _OTHERS, outcome).observe(seconds)
 
     def text(self) -> bytes:
-        """Return all of it, as Prometheus reads it."""
-        return generate_latest(self.registry)
+        """Return all of it, and what plugins and this process tell of themselves, as Prometheus reads it."""
+        others = b"".join(self._others())
+        return generate_latest(self.registry) + others
+
+    def _others(self) -> Iterator[bytes]:
+        """Yield what is in the registry that everybody uses: what of it cannot be read is left out, and counted."""
+        families = iter(REGISTRY.collect())
+        while True:
+            try:
+                family = next(families)
+                text = b"" if family.name.startswith(_OURS) else generate_latest(_Alone(family))
+            except StopIteration:
+                return
+            except Exception:  # a plugin's collector may raise anything
+                self.not_observed("unreadable")
+                continue
+            yield text
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:
         with self._seconds.labels(what).time():
             yield
+
+
+class _Alone(Collector):
+    """One family of metrics."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
 
 
 class _Known:

@@ -73,6 +73,7 @@ def _record(action: Action, subject: Subject | None, duration_s: float) -> Recor
         reason=str(getattr(action, "reason", "")),
         message=str(getattr(action, "message", "")),
         duration_s=duration_s,
+        driver=subject.driver if subject else "",
     )
 
 

@@ -84,6 +84,7 @@ def test_what_it_asks_for_is_noticed(tmp_path, monkeypatch, head, body, notices)
     [
         ("import library", "library.BEGAN"),
         ("", "import library"),
+        ("import prometheus_client\nMADE = prometheus_client.Counter('acme_made', 'Made')", "MADE.inc()"),
         ("import random", "random.Random(7).random()"),
         ("import time", "time.strftime('%Y', (2020, 1, 1, 0, 0, 0, 0, 0, 0))"),
         ("import datetime", "datetime.datetime(2020, 1, 1).isoformat()"),
