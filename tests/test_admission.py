@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import pytest
 
@@ -242,6 +243,18 @@ def test_a_drivers_defaults_are_merged_under_what_the_user_wrote():
     assert judgement.value.spec.selector == {"vendor": "acme", "mine": "x"}
     assert judgement.value.spec.module_loader.container.modprobe.module_name == "acme"
     assert judgement.value.spec.driver is None
+
+
+def test_one_thing_of_the_device_plugin_that_a_driver_brings_may_be_set():
+    driver = replace(ACME, spec={**ACME.spec, "devicePlugin": {"container": {"image": "registry.example.com/a"}}})
+    manifest = {**VALID, "spec": {"driver": "acme", "selector": {}, "devicePlugin": {"params": {"functions": 4}}}}
+    judgement = judge(manifest, catalog(drivers=(driver,)))
+    assert judgement.findings == ()
+    assert judgement.value.spec.device_plugin.container.image == "registry.example.com/a"
+    assert judgement.value.spec.device_plugin.params == {"functions": 4}
+    (said,) = lines(manifest, catalog(drivers=(ACME,)))
+    assert said.startswith("spec.devicePlugin.container: is required")
+    assert said.endswith('(once the driver "acme" is merged in)')
 
 
 def test_what_is_wrong_only_after_the_merge_says_so():

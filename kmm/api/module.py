@@ -400,9 +400,7 @@ class ModuleLoader:
 class DevicePluginContainer:
     """The device plugin's container."""
 
-    image: str = text(
-        "Image of the device plugin; may hold ${MOD_NAME} and ${MOD_NAMESPACE}", required=True, of=Template
-    )
+    image: str | None = text("Image of the device plugin; may hold ${MOD_NAME} and ${MOD_NAMESPACE}", of=Template)
     command: tuple[str, ...] = texts("Command, instead of the image's")
     args: tuple[str, ...] = texts("Arguments, instead of the image's")
     env: tuple[Manifest, ...] = parts("EnvVar", "Environment variables")
@@ -415,7 +413,7 @@ class DevicePluginContainer:
 class DevicePlugin:
     """The device plugin, which runs where the kernel module is loaded."""
 
-    container: DevicePluginContainer = part(DevicePluginContainer, "The device plugin's container", required=True)
+    container: DevicePluginContainer | None = part(DevicePluginContainer, "The device plugin's container")
     init_container: Manifest | None = part("InitContainer", "A container that runs to its end before it")
     service_account_name: str | None = text("Service account of the pods", longest=NAME_LONGEST)
     volumes: tuple[Manifest, ...] = parts("Volume", "Volumes for volumeMounts")
@@ -426,6 +424,8 @@ class DevicePlugin:
 
 
 _CONTAINER = ("moduleLoader", "container")
+_PLUGIN_CONTAINER = ("devicePlugin", "container")
+_BROUGHT = "is required (unless driver names a vendor's driver that brings it)"
 
 
 def _loader_is_whole(spec: Any) -> Iterator[tuple[Path, str]]:
@@ -433,9 +433,19 @@ def _loader_is_whole(spec: Any) -> Iterator[tuple[Path, str]]:
         return
     for path in (("moduleLoader",), _CONTAINER, (*_CONTAINER, "modprobe"), (*_CONTAINER, "kernelMappings")):
         if at(spec, *path) is None:
-            yield path, "is required (unless driver names a vendor's driver that brings it)"
+            yield path, _BROUGHT
             if len(path) < 3:  # noqa: PLR2004 -- what lies below is missing too
                 return
+
+
+def _device_plugin_is_whole(spec: Any) -> Iterator[tuple[Path, str]]:
+    if at(spec, "driver") is not None or not isinstance(at(spec, "devicePlugin"), Mapping):
+        return
+    container = at(spec, *_PLUGIN_CONTAINER)
+    if container is None:
+        yield _PLUGIN_CONTAINER, _BROUGHT
+    elif isinstance(container, Mapping) and at(container, "image") is None:
+        yield (*_PLUGIN_CONTAINER, "image"), _BROUGHT
 
 
 def _something_to_load(spec: Any) -> Iterator[tuple[Path, str]]:
@@ -503,6 +513,13 @@ class ModuleSpec:
             cel=f"{_HAS_DRIVER} || {_HAS_CONTAINER} && has(self.moduleLoader.container.modprobe) && "
             "has(self.moduleLoader.container.kernelMappings)",
             offences=_loader_is_whole,
+        ),
+        Rule(
+            name="DevicePluginIsWhole",
+            message="devicePlugin.container with image is required unless driver is set",
+            cel=f"{_HAS_DRIVER} || !has(self.devicePlugin) || has(self.devicePlugin.container) && "
+            "has(self.devicePlugin.container.image) && self.devicePlugin.container.image != ''",
+            offences=_device_plugin_is_whole,
         ),
         Rule(
             name="SomethingToLoad",

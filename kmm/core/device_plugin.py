@@ -20,9 +20,9 @@ def render_device_plugin(subject: Subject, renderer: DevicePlugin, operator: Ope
     """
     spec = subject.spec
     wanted = spec.device_plugin if spec else None
-    if spec is None or wanted is None:
-        raise SpecError("devicePlugin is missing")
-    container = wanted.container
+    container = wanted.container if wanted else None
+    if spec is None or wanted is None or container is None or container.image is None:
+        raise SpecError("devicePlugin.container.image is missing")
     ready = names.ready_label(subject.ref.namespace, subject.ref.name)
     request = DevicePluginRequest(
         module=subject.ref,

@@ -142,3 +142,20 @@ def test_a_rule_and_its_cel_judge_alike_with_and_without_a_driver():
                     *(each for rule in Modprobe.RULES for each in rule.offences({**modprobe, **order})),
                 ]
                 assert bool(said) == bool(complaints(manifest)), manifest
+
+
+def test_a_device_plugin_and_its_cel_are_judged_alike_with_and_without_a_driver():
+    plugins = [
+        {},
+        {"params": {"a": 1}},
+        {"container": {}},
+        {"container": {"image": ""}},
+        {"container": {"image": "a"}},
+    ]
+    for plugin in plugins:
+        for driver in ({}, {"driver": ""}, {"driver": "acme"}):
+            manifest = copy.deepcopy(with_version(None))
+            manifest["spec"] |= {"devicePlugin": plugin, **driver}
+            said = [each for rule in ModuleSpec.RULES for each in rule.offences(manifest["spec"])]
+            assert bool(said) == bool(complaints(manifest)), manifest
+            assert bool(said) == (not driver.get("driver") and plugin != plugins[-1])

@@ -106,8 +106,11 @@ def test_the_valid_module_is_valid():
         ),
         ("modprobe.dirName", "/x" * 3000, "must have at most 4,096 characters"),
         ("kernelMappings.0.regexp", "x" * 1025, "must have at most 1,024 characters, not 1,025"),
-        ("/devicePlugin", {}, "devicePlugin.container: is required"),
-        ("/devicePlugin", {"container": {"image": ""}}, "devicePlugin.container.image: is required"),
+        ("/devicePlugin", {}, "devicePlugin.container: is required (unless driver names"),
+        ("/devicePlugin", {"container": {}}, "devicePlugin.container.image: is required (unless driver names"),
+        ("/devicePlugin", {"container": {"image": ""}}, "devicePlugin.container.image: is required (unless driver"),
+        ("/devicePlugin", "x", "devicePlugin: must be an object"),
+        ("/devicePlugin", {"container": "x"}, "devicePlugin.container: must be an object"),
         ("/devicePlugin", {"container": {"image": "${x"}}, "devicePlugin.container.image: "),
         ("/selector", None, "spec.selector: is required"),
         ("/moduleLoader", None, "spec.moduleLoader: is required (unless driver names"),
@@ -165,10 +168,14 @@ def test_words_are_judged_as_shlex_would_split_them(text):
     assert (errors(changed("modprobe.parameters", [text])) == []) == splittable
 
 
-def test_a_driver_may_bring_the_loader():
+def test_a_driver_may_bring_the_loader_and_the_device_plugin():
     manifest = {**VALID, "spec": {"selector": {}, "driver": "acme"}}
     assert errors(manifest) == []
     manifest["spec"]["moduleLoader"] = {"container": {"kernelMappings": [{"literal": "6"}]}}
+    assert errors(manifest) == []
+    manifest["spec"]["devicePlugin"] = {"params": {"a": 1}}
+    assert errors(manifest) == []
+    manifest["spec"]["devicePlugin"] = {"container": {"args": ["-v"]}}
     assert errors(manifest) == []
 
 

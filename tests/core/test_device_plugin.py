@@ -234,5 +234,5 @@ def test_the_same_namespace_may_be_named():
 
 
 def test_a_module_without_a_device_plugin_is_an_error_of_it():
-    with pytest.raises(SpecError, match="devicePlugin is missing"):
+    with pytest.raises(SpecError, match=r"devicePlugin\.container\.image is missing"):
         render({"devicePlugin": None})
