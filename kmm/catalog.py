@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
-    """One plugin that was accepted, and what it offers."""
+    """One plugin that was accepted, and what it offers. `deprecated`: what it uses of the contract that will go."""
 
     name: str
     distribution: str
@@ -41,6 +41,7 @@ class Plugin:
     base_images: tuple[BaseImages, ...] = ()
     validate_module: Callable[[Manifest], Sequence[Finding]] | None = None
     observe: Callable[[Record], None] | None = None
+    deprecated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

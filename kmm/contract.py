@@ -52,6 +52,13 @@ class Forbidden(ContractError):
     """A registry refused to say (401 or 403 after the credentials were tried). It never means "missing"."""
 
 
+class ContractDeprecation(DeprecationWarning):
+    """What a plugin uses of this contract goes with its next major: since which minor, and what to use instead.
+
+    `kmm plugins` and the operator's log tell it.
+    """
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `; did you mean "x"?` with the likeliest of `known`, or an empty text where none is like it."""
     lowered = {name.lower(): name for name in known}

@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import Distribution, EntryPoint, distributions
 from typing import Any
@@ -24,6 +26,7 @@ from kmm.contract import (
     ENTRY_POINT_GROUP,
     BaseImages,
     BuildRequest,
+    ContractDeprecation,
     DevicePluginRequest,
     Driver,
     ImageInfo,
@@ -156,9 +159,12 @@ def load_catalog(
     refusals: list[Refusal] = []
     candidates: dict[str, list[_Found]] = {}
     seen = list(_entry_points(distributions() if found is None else found, refusals))
+    ours = {(each.distribution, each.entry_point.name) for each in seen if each.major == own_major}
     for each in seen:
         name = each.entry_point.name
         if each.major != own_major:
+            if (each.distribution, name) in ours:
+                continue  # it has one for operators of either contract
             refusals.append(
                 each.refusal(
                     Reason.OTHER_CONTRACT,
@@ -190,7 +196,9 @@ def load_catalog(
             ]
             continue
         try:
-            plugins.append(_load(rivals[0], settings_of(name)))
+            with _deprecations() as deprecated:
+                plugin = _load(rivals[0], settings_of(name))
+            plugins.append(dataclasses.replace(plugin, deprecated=tuple(dict.fromkeys(deprecated))))
         except _Refused as refused:
             refusals.append(rivals[0].refusal(refused.reason, str(refused)))
         except KeyboardInterrupt:
@@ -252,6 +260,22 @@ def _entry_points_text(distribution: Distribution) -> str:
         return distribution.read_text("entry_points.txt") or ""
     except Exception:
         return ""
+
+
+@contextmanager
+def _deprecations() -> Iterator[list[str]]:
+    """Gather what of the contract is used that will go; other warnings are given as they were."""
+    said: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ContractDeprecation)
+            yield said
+    finally:
+        for each in caught:
+            if issubclass(each.category, ContractDeprecation):
+                said.append(_one_line(str(each.message)))
+            else:
+                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno, source=each.source)
 
 
 def _load(found: _Found, settings: Settings) -> Plugin:

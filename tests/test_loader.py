@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from importlib.metadata import distributions as installed_in
 from pathlib import Path
 
 import pytest
 
-from kmm.contract import Record, Settings
+from kmm import hookspecs
+from kmm.contract import ContractDeprecation, Record, Settings
 from kmm.errors import ConfigError
 from kmm.loader import load_catalog
 
@@ -181,6 +183,67 @@ def test_what_a_plugin_does_to_its_offers_later_has_no_effect(catalog):
         assert offered.render(None)[0]["kind"] == "Job"
     finally:
         module.Builder.name = "good"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Return what installs a plugin of one module: its distributions."""
+
+    def install(entry_points: str, module: str) -> list:
+        (tmp_path / "acme_made.py").write_text(module)
+        info = tmp_path / "acme_kmm-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-kmm\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(entry_points)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        return list(installed_in(path=[str(tmp_path)]))
+
+    yield install
+    sys.modules.pop("acme_made", None)
+
+
+def test_a_plugin_for_another_contract_is_refused_by_name_and_not_imported(installed):
+    catalog = load_catalog(["*"], found=installed("[kmm.v2]\nacme = acme_made\n", "raise SystemExit"))
+    (refusal,) = catalog.refusals
+    assert (refusal.name, refusal.distribution, refusal.reason) == ("acme", "acme-kmm", "OtherContract")
+    assert refusal.message.endswith("install a release of acme-kmm for that")
+    assert "acme_made" not in sys.modules
+
+
+def test_a_plugin_may_be_there_for_operators_of_either_contract(installed):
+    found = installed("[kmm.v1]\nacme = acme_made\n[kmm.v2]\nacme = acme_of_v2\n", "def kmm_observe(record): pass\n")
+    catalog = load_catalog(["*"], found=found)
+    assert [plugin.name for plugin in catalog.plugins] == ["acme"]
+    assert catalog.refusals == ()
+
+
+def test_a_hook_that_will_go_is_told_of_whoever_has_it(distributions, monkeypatch):
+    monkeypatch.syspath_prepend(str(BROKEN))
+    going = ContractDeprecation("kmm_drivers goes with contract 2:\n deprecated since 1.7, define kmm_defaults")
+    monkeypatch.setitem(hookspecs.kmm_drivers.kmm_spec, "warn_on_impl", going)
+    catalog = load_catalog(["broken-kmm"], found=distributions)
+    told = {plugin.name: plugin.deprecated for plugin in catalog.plugins}
+    assert told["good"] == ("kmm_drivers goes with contract 2: deprecated since 1.7, define kmm_defaults",)
+    assert catalog.driver("good-nic")
+
+
+def test_what_a_plugin_uses_that_will_go_is_told_once_and_other_warnings_are_given(installed):
+    module = (
+        "import warnings\n"
+        "from kmm.contract import ContractDeprecation\n"
+        "def kmm_drivers(settings):\n"
+        "    warnings.warn('an old one', ContractDeprecation, stacklevel=2)\n"
+        "    warnings.warn('an old one', ContractDeprecation, stacklevel=2)\n"
+        "    return []\n"
+        "with warnings.catch_warnings():\n"
+        "    warnings.simplefilter('always')\n"
+        "    warnings.warn('another matter', UserWarning, stacklevel=2)\n"
+    )
+    found = installed("[kmm.v1]\nacme = acme_made\n", module)
+    with pytest.warns(UserWarning, match="another matter") as given:
+        catalog = load_catalog(["*"], found=found)
+    assert catalog.plugins[0].deprecated == ("an old one",)
+    assert not [each for each in given if each.category is ContractDeprecation]
 
 
 def test_two_registries_with_one_pattern_stop_the_start(tmp_path, monkeypatch):

@@ -12,6 +12,8 @@ def plugins(catalog: Catalog) -> int:
         print(printable(f"{plugin.name} ({plugin.distribution} {plugin.version})"))
         for offer in _offers(plugin) or ["offers nothing"]:
             print(printable(f"  {offer}"))
+        for each in plugin.deprecated:
+            print(printable(f"  deprecated: {each}"))
     for refusal in catalog.refusals:
         print(printable(f"{refusal.name} ({refusal.distribution} {refusal.version})"))
         print(printable(f"  refused: {refusal.reason}: {refusal.message}"))

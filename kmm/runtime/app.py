@@ -114,6 +114,9 @@ class App:
         _LOG.info("metrics at %s, health at %s", *(endpoint.address for endpoint in self._endpoints))
         for refusal in self._catalog.refusals:
             _LOG.warning("plugin %s is not used: %s: %s", refusal.name, refusal.reason, refusal.message)
+        for plugin in self._catalog.plugins:
+            for each in plugin.deprecated:
+                _LOG.warning("plugin %s uses what will go: %s", plugin.name, each)
         for controller, watched in self.controller.watched().items():
             _LOG.info("controller %s watches %s", controller, ", ".join(watched))
         for endpoint in self._endpoints:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
+
+from kmm.contract import ContractDeprecation
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -24,9 +27,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_standard_error(level: str = "INFO") -> None:
-    """Write all logs as JSON lines to standard error."""
+    """Write all logs as JSON lines to standard error, and once what a plugin uses of the contract that will go."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     # Its warnings quote whole URLs; what matters of them is in our own errors.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    warnings.simplefilter("once", ContractDeprecation)
