@@ -240,12 +240,14 @@ class State(StrEnum):
 class Progress:
     """What a renderer reads from the live state of what it rendered.
 
-    `reason`: one word in PascalCase. `message`: why, for a person; the core cuts it and masks secrets.
+    `reason`: one word in PascalCase. `message`: why, for a person; the core cuts it and masks secrets. `final`: of a
+    failure, that the same would fail again, and that trying does harm: nothing is tried before an input has changed.
     """
 
     state: State
     reason: str = ""
     message: str = ""
+    final: bool = False
 
 
 Request_contra = TypeVar("Request_contra", contravariant=True)

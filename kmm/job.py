@@ -25,6 +25,7 @@ _DEADLINE_LONGEST_S = 7 * 24 * 3600
 _SAID_LONGEST = 900  # characters: with what is said before it, less than the core keeps
 _LOG_LONGEST = 2048 - 3  # bytes: what the kubelet keeps of a log, but for a character that it has cut in two
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
+_FINAL = "PodFailurePolicy"  # why a Job has failed whose container ended with one of its codes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,15 +109,21 @@ def is_name(text: object) -> bool:
     return isinstance(text, str) and len(text) <= _NAME_LONGEST and _NAME.fullmatch(text) is not None
 
 
-def job(pod: Manifest, deadline_s: int) -> dict[str, Any]:
-    """Return the Job that runs a pod once: the core makes the next attempt. `pod`: its spec; empty fields go."""
+def job(pod: Manifest, deadline_s: int, final_codes: Sequence[int] = ()) -> dict[str, Any]:
+    """Return the Job that runs a pod once: the core makes the next attempt. `pod`: its spec; empty fields go.
+
+    `final_codes`: of a container that ends with one of them, `observe_job` says that the failure is final. The Job
+    itself keeps that, whatever becomes of its pod.
+    """
     spec = {"restartPolicy": "Never", "enableServiceLinks": False, **pod}
+    fails = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": list(final_codes)}}
     return {
         "apiVersion": JOB.api_version,
         "kind": JOB.kind,
         "spec": {
             "backoffLimit": 0,
             "activeDeadlineSeconds": deadline_s,
+            **({"podFailurePolicy": {"rules": [fails]}} if final_codes else {}),
             "template": {"spec": without_empty(spec)},
         },
     }
@@ -224,7 +231,7 @@ def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progre
         reason = _reason(failed) or "Failed"
         said = [why for each in statuses for why in _why(each)]
         message = "; ".join([*_deadline(found, reason), *said]) or _text(failed, "message") or reason
-        return Progress(state=State.FAILED, reason=reason, message=message)
+        return Progress(state=State.FAILED, reason=reason, message=message, final=_is_final(found, reason, statuses))
     if suspended := conditions.get("Suspended"):
         return Progress(state=State.PENDING, reason=_reason(suspended), message="the Job is suspended")
     # A pod is Pending as long as its init containers run.
@@ -278,6 +285,17 @@ def _why(status: Mapping[str, Any]) -> Iterator[str]:
         elif type(code) is int and code != 0:
             why = f" ({reason})" if reason not in ("", "Error") else ""
             yield _said(f"{name} ended with exit code {code}{why}", said)
+
+
+def _is_final(found: Mapping[str, Any], reason: str, statuses: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a container ended with one of the Job's final codes. An old API server looks at none: pods tell it."""
+    if reason == _FINAL:
+        return True
+    rules = _maps(_map(_map(found, "spec"), "podFailurePolicy").get("rules"))
+    listed = [_map(each, "onExitCodes").get("values") for each in rules]
+    final = [code for each in listed if isinstance(each, list | tuple) for code in each]
+    codes = [_map(state, "terminated").get("exitCode") for each in statuses for _, state in _containers(each)]
+    return any(type(code) is int and code in final for code in codes)
 
 
 def _left(status: Mapping[str, Any]) -> Iterator[str]:

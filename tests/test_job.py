@@ -29,6 +29,7 @@ MODULE = ModuleRef(namespace="n", name="m")
 KEYS = (
     *("kind", "status", "conditions", "type", "reason", "message", "phase", "containerStatuses", "state"),
     *("terminated", "waiting", "exitCode", "spec", "activeDeadlineSeconds"),
+    *("podFailurePolicy", "rules", "onExitCodes", "values"),
 )
 WORDS = ("True", "False", "Failed", "Complete", "Job", "PodScheduled", "DisruptionTarget", "DeadlineExceeded", 1)
 JSON = st.recursive(
@@ -237,6 +238,23 @@ def test_a_job_runs_its_pod_once_and_not_for_ever():
             "spec": {"restartPolicy": "Never", "enableServiceLinks": False, "containers": [{"name": "c"}]},
         },
     }
+
+
+def test_a_job_whose_container_ends_with_a_final_code_keeps_that_whatever_becomes_of_its_pod():
+    made = job({"containers": [{"name": "c"}]}, 60, final_codes=[3])
+    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [3]}}
+    assert made["spec"]["podFailurePolicy"] == {"rules": [rule]}
+    policy = ("Failed", "PodFailurePolicy", "Container c for pod n/p failed with exit code 3")
+    found = observe_job([{**made, **a_job(policy)}], [])
+    assert (found.final, found.message) == (True, policy[2])
+    assert observe_job([a_job(policy)], [ended(3, "the PIN is wrong")]).message.endswith("the PIN is wrong")
+
+
+def test_a_final_code_is_read_from_the_pod_where_the_api_server_knows_no_policies():
+    made = {**a_job(BACK_OFF), "spec": job({}, 60, final_codes=[3])["spec"]}
+    assert observe_job([made], [ended(3)]).final
+    assert not observe_job([made], [ended(1)]).final
+    assert not observe_job([a_job(BACK_OFF)], [ended(3)]).final, "no code of this Job is"
 
 
 def test_what_is_said_does_not_depend_on_the_order_of_pods():

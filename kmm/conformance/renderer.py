@@ -138,7 +138,7 @@ class RendererContract(Contract):
 
     def test_observe_answers_whatever_is_seen(self, renderer: Renderer[Any], renderings: Sequence[Rendering]) -> None:
         """`observe` never raises, whatever a status says, and leaves what it is given as it was: it returns a
-        Progress with a State and texts.
+        Progress with a State and texts. Only a failure is final.
         """
 
         @settings(
@@ -164,6 +164,8 @@ class RendererContract(Contract):
             state: Any = progress.state
             if not isinstance(state, State) or not all(isinstance(each, str) for each in texts):
                 broken(f"{progress!r:.300} has something else than a State and texts: with {shown}")
+            if progress.final not in (False, state is State.FAILED):
+                broken(f"{progress!r:.300} is final, and no failure: with {shown}")
             if (objects, pods) != (given_objects, given_pods):
                 broken(f"what is seen is changed: with {shown}")
 

@@ -38,6 +38,7 @@ from kmm.oci import reference
 BUILD, SIGN = "build", "sign"
 _ARCHITECTURE = "kubernetes.io/arch"
 BACK_OFF_S, BACK_OFF_MOST_S = 60.0, 3600.0
+_FINAL = "it is not tried again before what it is made from changes"
 
 
 class Phase(StrEnum):
@@ -108,7 +109,7 @@ def kept_until_s(task: Task) -> float | None:
     """Return until when a task that has failed is kept, whoever wants it: it is what remembers when to try again."""
     if task.deleting or task.progress.state is not State.FAILED or task.finished_at_s is None:
         return None
-    return task.finished_at_s + back_off_s(task.attempt)
+    return task.finished_at_s + (BACK_OFF_MOST_S if task.progress.final else back_off_s(task.attempt))
 
 
 def temporary_image(image: str, module: ModuleRef) -> str:
@@ -490,6 +491,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         return _made_whole(step, subject, job, last, view) if last.lacking else step
     finished_at_s = last.finished_at_s or 0.0
     due_s = finished_at_s + back_off_s(last.attempt)
+    final = last.progress.state is State.FAILED and last.progress.final
     if last.progress.state is State.SUCCEEDED:
         reason, message = job.unproven or (
             Reason.BUILT_BUT_NOT_FOUND,
@@ -501,14 +503,14 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
     step = ImageStep(
         phase=Phase.BLOCKED,
         reason=reason,
-        message=message,
+        message=f"{message}; {_FINAL}" if final else message,
         actions=cleaning,
-        wake_at_s=due_s,
+        wake_at_s=None if final else due_s,
         attempts=last.attempt,
         last_failure_s=finished_at_s,
         inputs=job.inputs,
     )
-    if now_s < due_s:
+    if final or now_s < due_s:
         return step
     started = _start(subject, job, last.attempt + 1, view)
     return ImageStep(

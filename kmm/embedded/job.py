@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from kmm.embedded.objects import Deletion, Objects, now_text
 from kmm.embedded.storage import Event, Record
 
 TRACKING = "batch.kubernetes.io/job-tracking"
+_IN = {"In": True, "NotIn": False}
 
 
 class JobController(Controller):
@@ -109,6 +110,8 @@ class JobController(Controller):
         self, record: Record, spec: Mapping[str, Any], status: Mapping[str, Any], failed: int, pods: list[Record]
     ) -> tuple[str, str] | None:
         limit = spec["backoffLimit"]
+        if why := _of_policy(spec, pods):
+            return "PodFailurePolicy", why
         restarts = 0
         if spec["template"]["spec"]["restartPolicy"] == "OnFailure":
             for pod in pods:
@@ -189,6 +192,28 @@ class JobController(Controller):
             self.enqueue(record.uid, after_s=left_s)
         else:
             self.objects.delete(record, Deletion(uid=record.uid, policy="Foreground"))
+
+
+def _of_policy(spec: Mapping[str, Any], pods: list[Record]) -> str:
+    """Return what is said where a failed container's exit code ends the Job, by its policy; other rules are none."""
+    rules = (spec.get("podFailurePolicy") or {}).get("rules") or ()
+    for body in (pod.read() for pod in pods if pod.fields[1] == "Failed"):
+        where = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        for number, rule in enumerate(rules):
+            asked = rule.get("onExitCodes") or {} if rule["action"] == "FailJob" else {}
+            for name, code in _exit_codes(body) if asked else ():
+                if asked.get("containerName") in (None, name) and (code in asked["values"]) == _IN[asked["operator"]]:
+                    ended = f"Container {name} for pod {where} failed with exit code {code}"
+                    return f"{ended} matching FailJob rule at index {number}"
+    return ""
+
+
+def _exit_codes(pod: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the containers that failed, and how they ended."""
+    for key in ("initContainerStatuses", "containerStatuses"):
+        for each in (pod.get("status") or {}).get(key) or ():
+            if code := ((each.get("state") or {}).get("terminated") or {}).get("exitCode"):
+                yield each["name"], code
 
 
 def _age_s(since: str) -> float:

@@ -44,6 +44,18 @@ def test_a_job_fails_when_its_pod_did(api, namespace, node):
     assert [each["status"]["phase"] for each in pods] == ["Failed"], "it stays, to be looked at"
 
 
+def test_a_job_fails_at_once_where_its_policy_names_the_exit_code(api, namespace, node):
+    node()
+    rule = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
+    body = a_job(nodes={"lab": node.lab}, outcome="fail", backoffLimit=3, podFailurePolicy={"rules": [rule]})
+    body["spec"]["template"]["spec"]["restartPolicy"] = "Never"
+    assert api.post(jobs(namespace), body).code == 201
+    found = eventually(lambda: conditions(api, namespace) if "Failed" in conditions(api, namespace) else None)
+    assert found["Failed"]["reason"] == "PodFailurePolicy"
+    assert "failed with exit code 1 matching FailJob rule at index 0" in found["Failed"]["message"]
+    assert api.get(f"{jobs(namespace)}/j").body["status"]["failed"] == 1
+
+
 def test_a_pod_that_is_deleted_has_failed(api, namespace, node):
     node()
     api.post(jobs(namespace), a_job(nodes={"lab": node.lab}, outcome="run", backoffLimit=0))

@@ -13,7 +13,7 @@ from kmm.api.module import Module
 from kmm.api.schema import load
 from kmm.contract import Kind, ModuleRef, Progress, State, Tls
 from kmm.core.actions import Announce, Create, Delete, Probe
-from kmm.core.images import ImageStep, Makers, Phase, back_off_s, image_step, temporary_image
+from kmm.core.images import ImageStep, Makers, Phase, back_off_s, image_step, kept_until_s, temporary_image
 from kmm.core.mapping import resolve
 from kmm.core.reasons import Reason
 from kmm.core.view import (
@@ -950,6 +950,27 @@ def test_a_failed_task_is_kept_and_shown_with_why(how, reason):
     step = plan(how, tasks=[failed])
     assert (step.phase, step.reason, step.message, step.actions) == (Phase.BLOCKED, reason, "disk full", ())
     assert (step.attempts, step.last_failure_s, step.inputs) == (1, NOW_S - 10, failed.inputs)
+
+
+@pytest.mark.parametrize("how", [BUILD, SIGN], ids=["build", "sign"])
+def test_what_has_failed_for_good_is_not_tried_again_before_an_input_changes(how):
+    failed = task(started(how), State.FAILED, uid="1", ago_s=LONG_S, message="the PIN is wrong", final=True)
+    step = plan(how, tasks=[failed])
+    assert (step.phase, step.actions, step.wake_at_s) == (Phase.BLOCKED, (), None)
+    assert step.message == "the PIN is wrong; it is not tried again before what it is made from changes"
+    step = plan(how, tasks=[failed], spec={"imageRepoSecret": {"name": "push"}})
+    assert deleted(step) == ["1"], "its inputs have changed"
+
+
+def test_what_has_succeeded_for_good_is_looked_for_like_any_other():
+    over = task(started(BUILD), State.SUCCEEDED, ago_s=60, final=True)
+    assert attempt_of(created(plan(BUILD, tasks=[over]))) == "2"
+
+
+def test_what_has_failed_for_good_is_kept_for_an_hour_where_no_node_wants_it():
+    create = started(SIGN)
+    assert kept_until_s(task(create, State.FAILED, final=True)) == NOW_S + 3600
+    assert kept_until_s(task(create, State.FAILED)) == NOW_S + 60
 
 
 def test_a_task_that_failed_without_a_message_is_told_by_its_reason():
