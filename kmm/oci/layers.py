@@ -9,8 +9,8 @@ does not depend on the size of the layers. What holds:
 - A link starts the search for its target from the top again (a hard link: from its own layer), inside the image's
   root whatever it says; `..` in it is taken by its letters. A link that leads nowhere or in circles is a file that
   is not there.
-- An entry is at the path it is stored under: one that was stored through a link of a lower layer is found by its
-  own path, not by the link's target.
+- An entry that is stored through a link of its own layer is where that leads to. Stored through one of a lower
+  layer, it may be in either place, as runtimes have it: see kmm.oci.placement, which refuses that.
 - A pattern is looked for down to the lowest layer, or to one that hides all below it. Links lead to its first
   directories, and from files that fit it; directories that fit it are not entered through links.
 """
@@ -24,9 +24,10 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from kmm.oci import glob
+from kmm.oci.path import beside, normal, prefixes
+from kmm.oci.placement import Placement
 from kmm.oci.tar import (
     CHUNK,
-    PATH_LONGEST,
     Attributes,
     Budget,
     LayerError,
@@ -103,7 +104,7 @@ def find(layers: Sequence[Opener], paths: Sequence[str], limits: Limits | None =
         Whatever the openers and their streams raise.
     """
     top = len(layers) - 1
-    searches = [_Search[bytes](asked=path, at=_normal(path), top=top, layer=top) for path in dict.fromkeys(paths)]
+    searches = [_Search[bytes](asked=path, at=normal(path), top=top, layer=top) for path in dict.fromkeys(paths)]
     _Walk(layers, _Memory(), limits or Limits()).go(searches, [])
     return {each.asked: each.found.content for each in searches if each.found is not None}
 
@@ -120,7 +121,7 @@ def locate(
     walk = _Walk(layers, keeper, limits or Limits(), nearby := _Nearby(wanted))
     asked = list(dict.fromkeys(wanted))
     searches = [
-        _Search[T](asked=path, at=_normal(path), top=top, layer=top) for path in asked if not glob.is_glob(path)
+        _Search[T](asked=path, at=normal(path), top=top, layer=top) for path in asked if not glob.is_glob(path)
     ]
     globs = [_Glob[T].of(pattern, top) for pattern in asked if glob.is_glob(pattern)]
     walk.go(searches, globs)
@@ -158,11 +159,11 @@ def _linked(
     for each in globs:
         for path, layer, entry in each.links_to():
             if entry.kind == "hard":
-                if target := by_place.get((layer, _normal(entry.target))):
+                if target := by_place.get((layer, normal(entry.target))):
                     more.append(each.hard(path, layer, target))
                 else:
                     searches.append((each, _Search[T](asked=each.asked, at=path, top=top, layer=layer)))
-            elif (at := _beside(path, entry.target)) not in paths:
+            elif (at := beside(path, entry.target)) not in paths:
                 searches.append((each, _Search[T](asked=each.asked, at=at, top=top, layer=top)))
     return more, searches
 
@@ -228,7 +229,7 @@ class _Search(Generic[T]):
 
     def look(self, seen: _Seen[T], number: int, links_most: int) -> None:
         """Decide what `seen`, which is of layer `number`, means."""
-        for prefix in _prefixes(self.at):
+        for prefix in prefixes(self.at):
             entry = seen.entries.get(prefix)
             last = prefix == self.at
             if entry is None:
@@ -240,16 +241,16 @@ class _Search(Generic[T]):
                 continue
             rest = self.at[len(prefix) :]
             if not last and self.at in seen.entries:
-                continue  # what came after it is below it: stored through the link, or instead of the file
+                continue  # what came after it is below it: stored instead of the file
             if entry.kind == "link":
                 # Wherever a hard link led from, what this one leads to is what is there now.
                 self.place, self.top = "", self.upmost
-                self._restart(_beside(prefix, entry.target, rest), links_most)
+                self._restart(beside(prefix, entry.target, rest), links_most)
                 return
             self._note(seen)
             if last and entry.kind == "hard":
                 # It is bound to what was there when its layer was made. Named itself, it leads nowhere.
-                target = _normal(entry.target)
+                target = normal(entry.target)
                 if not self.place:
                     self.place, self.above = self.at, dict(self.directories)
                 self.top = number if target != self.at else number - 1
@@ -275,7 +276,7 @@ class _Search(Generic[T]):
 
     def _note(self, seen: _Seen[T]) -> None:
         """Keep what a layer says of the directories on the way."""
-        for prefix in _prefixes(self.at):
+        for prefix in prefixes(self.at):
             if (entry := seen.entries.get(prefix)) and entry.kind == "directory":
                 self.directories.setdefault(prefix, entry.attributes)
 
@@ -310,7 +311,7 @@ class _Glob(Generic[T]):
     @classmethod
     def of(cls, asked: str, top: int) -> _Glob[T]:
         """Return the search for a pattern."""
-        base, rest = glob.split(_normal(asked))
+        base, rest = glob.split(normal(asked))
         return cls(asked=asked, base=base, rest=rest, top=top, layer=top)
 
     @property
@@ -357,12 +358,12 @@ class _Glob(Generic[T]):
         self.covered |= self.covers
         self.closed |= self.closes
         self.covers, self.closes = set(), set()
-        for prefix in _prefixes(self.base) if self.base else ():
+        for prefix in prefixes(self.base) if self.base else ():
             found = seen.entries.get(prefix)
             if found is None or found.kind == "directory":
                 continue
             if found.kind == "link" and prefix not in self.directories:
-                self._restart(_beside(prefix, found.target, self.base[len(prefix) :]), links_most)
+                self._restart(beside(prefix, found.target, self.base[len(prefix) :]), links_most)
             else:
                 self.open = False
             return
@@ -371,7 +372,7 @@ class _Glob(Generic[T]):
             return
         self.directories.update(
             prefix
-            for prefix in _prefixes(self.base)
+            for prefix in prefixes(self.base)
             if (each := seen.entries.get(prefix)) and each.kind == "directory"
         )
         self.layer = number - 1
@@ -404,7 +405,7 @@ class _Glob(Generic[T]):
         )
 
     def _above(self, path: str, layer: int) -> dict[str, Attributes]:
-        known = {prefix: self.folders[prefix] for prefix in _prefixes(path)[:-1] if prefix in self.folders}
+        known = {prefix: self.folders[prefix] for prefix in prefixes(path)[:-1] if prefix in self.folders}
         return {prefix: attributes for prefix, (at, attributes) in known.items() if at >= layer}
 
     def _inner(self, name: str) -> str:
@@ -414,7 +415,7 @@ class _Glob(Generic[T]):
         return name[len(self.base) + 1 :] if name.startswith(f"{self.base}/") else ""
 
     def _is_hidden(self, name: str) -> bool:
-        return hash(name) in self.covered or any(hash(each) in self.closed for each in _prefixes(name)[:-1])
+        return hash(name) in self.covered or any(hash(each) in self.closed for each in prefixes(name)[:-1])
 
     def _restart(self, base: str, links_most: int) -> None:
         self.links += 1
@@ -456,7 +457,7 @@ class _Nearby:
             kind in ("file", "link", "hard")
             and len(self.names) < _NEARBY_MOST
             and (base in self._called or _MODULE.search(base))
-            and not any(each in self._gone for each in _prefixes(name))
+            and not any(each in self._gone for each in prefixes(name))
         ):
             self.names[name] = None
 
@@ -468,6 +469,7 @@ class _Walk(Generic[T]):
         self, layers: Sequence[Opener], keeper: Keeper[T], limits: Limits, nearby: _Nearby | None = None
     ) -> None:
         self._layers, self._keeper, self._budget = layers, keeper, Budget(limits)
+        self._placement = Placement(self._budget.limits)
         self.nearby = nearby  # where there is one, all of the rest is wanted too: attributes, and no `..`
 
     def go(self, searches: Sequence[_Search[T]], globs: Sequence[_Glob[T]]) -> None:
@@ -490,14 +492,17 @@ class _Walk(Generic[T]):
         """Read a layer and return what it has at the paths of `searches` and above them."""
         globs = [each for each in searches if isinstance(each, _Glob)]
         wanted = {each.path for each in searches if isinstance(each, _Search)}
-        relevant = {prefix for each in searches if each.path for prefix in _prefixes(each.path)}
+        relevant = {prefix for each in searches if each.path for prefix in prefixes(each.path)}
         seen = _Seen[T]()
+        self._placement.begin(number, relevant, [each.base for each in globs])
         if self.nearby:
             self.nearby.begin(number)
         for member in members(unpacked(stream), self._budget):
             if self.nearby and ".." in member.name.split("/"):
                 raise LayerError("has an entry whose path leads out of its directory, by ..")
-            name = _normal(member.name)
+            name = self._placement.place(normal(member.name), member.kind, member.target)
+            if member.kind == "hard":
+                member.target = self._placement.through(normal(member.target))
             if name.count("/") >= _DEEPEST:
                 raise LayerError(f"has an entry in more than {_DEEPEST} directories")
             parent, _, base = name.rpartition("/")
@@ -550,30 +555,6 @@ class _Walk(Generic[T]):
 
 def _hides(seen: _Seen[T], path: str, *, itself: bool) -> bool:
     """Say whether a layer hides what lower ones have at `path`; with `itself`, what they have below it."""
-    above = ["", *_prefixes(path)] if path else [""]
+    above = ["", *prefixes(path)] if path else [""]
     opaque = above if itself else above[:-1]
     return any(each in seen.hidden for each in above) or any(each in seen.opaque for each in opaque)
-
-
-def _beside(link: str, target: str, rest: str = "") -> str:
-    """Return where a link at the path `link` leads to, and `rest` below it."""
-    base = "" if target.startswith("/") else link.rpartition("/")[0]
-    return _normal(f"{base}/{target}{rest}")
-
-
-def _normal(path: str) -> str:
-    """Return a path without `.` and `..`, as `a/b`; what leads out of the root stays in it."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    found = "/".join(parts)
-    return "" if len(found) > PATH_LONGEST or "\0" in found else found
-
-
-def _prefixes(path: str) -> list[str]:
-    """Return `a`, `a/b`, `a/b/c`."""
-    parts = path.split("/")
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]

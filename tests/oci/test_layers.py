@@ -4,7 +4,7 @@ import gzip
 import io
 import sys
 import tarfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from hypothesis import given
@@ -144,8 +144,12 @@ def test_a_whiteout_hides_nothing_of_its_own_layer():
         ("/lib/m/x", [[("lib", LINK, "/usr/lib"), ("usr/lib/m", LINK, "n"), ("usr/lib/n/x", b"1")]], b"1"),
         # A directory of its own replaces the link of a lower layer.
         ("/lib/x", [[("lib", LINK, "usr/lib"), ("usr/lib/x", b"1")], [("lib", DIRECTORY)]], None),
-        # Stored through the link, as an archive that was made by hand may have it.
+        # Stored through the link of its own layer, as an archive that was made by hand may have it.
         ("/lib/x", [[("lib", LINK, "usr/lib"), ("lib/x", b"1")]], b"1"),
+        ("/usr/lib/x", [[("lib", LINK, "usr/lib"), ("lib/x", b"1")]], b"1"),
+        ("/usr/lib/x", [[("usr/lib/x", b"1")], [("lib", LINK, "/usr/lib"), ("lib/.wh.x", b"")]], None),
+        ("/usr/lib/x", [[("lib", LINK, "usr/lib"), ("lib", DIRECTORY), ("lib/x", b"1")]], None),
+        ("/x", [[("lib", LINK, "usr/lib"), ("lib/y", b"1"), ("x", HARD, "lib/y")]], b"1"),
         ("/lib/x", [[("lib/x", b"1"), ("lib", LINK, "usr/lib")]], None),
         ("/x", [[("x", LINK, "x")]], None),
         ("/x", [[("x", LINK, "y"), ("y", LINK, "x")]], None),
@@ -159,6 +163,59 @@ def test_a_whiteout_hides_nothing_of_its_own_layer():
 def test_links_are_followed_inside_the_image_across_layers_and_not_for_ever(path, layers, expected):
     found = look(path, *(tar(*entries) for entries in layers))
     assert found == ({} if expected is None else {path: expected})
+
+
+LIB = [("usr", DIRECTORY), ("usr/lib", DIRECTORY), ("lib", LINK, "usr/lib"), ("usr/lib/m/x", b"low")]
+
+
+@pytest.mark.parametrize(
+    ("path", "upper"),
+    [
+        ("/lib/m/x", [("lib/m/y", b"1")]),
+        ("/lib/m/x", [("lib/m", DIRECTORY)]),
+        ("/usr/lib/m/x", [("lib/m/x", b"1")]),
+        ("/usr/lib/m/x", [("lib/m/.wh.x", b"")]),
+        ("/usr/lib/m/x", [("lib/.wh.m", b"")]),
+    ],
+)
+def test_what_is_stored_through_a_link_of_a_lower_layer_is_refused_as_runtimes_do_not_agree(path, upper):
+    for between in ([], [("other", b"1")]):
+        with pytest.raises(LayerError, match="runtimes do not agree where they are"):
+            look(path, tar(*LIB), tar(*between), tar(*upper))
+
+
+@pytest.mark.parametrize(
+    ("path", "uppers", "expected"),
+    [
+        # The same wherever it is.
+        ("/lib/m/x", [[("lib/m/x", b"new")]], b"new"),
+        ("/lib/m/x", [[("lib/m/.wh.x", b"")]], None),
+        # A directory in place of the link.
+        ("/lib/m/x", [[("lib", DIRECTORY), ("lib/m/y", b"1")]], None),
+        ("/usr/lib/m/x", [[("lib", DIRECTORY), ("lib/m/x", b"1")]], b"low"),
+        ("/usr/lib/m/x", [[("lib", DIRECTORY)], [("lib/m/x", b"1")]], b"low"),
+        ("/usr/lib/m/x", [[("lib/m/x", b"1"), ("lib", LINK, "other")]], b"low"),
+        # Nothing that is looked for.
+        ("/opt/x", [[("lib/m/x", b"1")], [("opt/x", b"2")], [("lib/m/x", b"3")]], b"2"),
+        ("/etc/x", [[("lib/m/x", b"1")]], None),
+    ],
+)
+def test_what_runtimes_agree_about_is_found(path, uppers, expected):
+    found = look(path, tar(*LIB), *(tar(*entries) for entries in uppers))
+    assert found == ({} if expected is None else {path: expected})
+
+
+@pytest.mark.parametrize(
+    ("layer", "limits", "said"),
+    [
+        ([("a", LINK, "b"), ("b", LINK, "a"), ("a/x", b"1")], {}, "links that lead in circles"),
+        ([(f"{n}", LINK, "x") for n in range(9)], {"text": 10}, "more links where something is looked for"),
+        ([(f"{n}/a", b"") for n in range(9)], {"hiding": 10}, "more than 10 directories and links"),
+    ],
+)
+def test_links_and_directories_are_bounded(layer, limits, said):
+    with pytest.raises(LayerError, match=said):
+        look(["/x/y", "/a/y"], tar(*layer), **limits)
 
 
 @pytest.mark.parametrize(
@@ -303,9 +360,11 @@ ENTRIES = st.lists(st.tuples(NAMES, st.sampled_from([b"1", b"", DIRECTORY, LINK,
 
 
 @given(st.lists(ENTRIES, max_size=4))
-def test_no_image_raises_and_what_is_found_is_contents(images):
+def test_no_image_raises_anything_but_its_error_and_what_is_found_is_contents(images):
     made = [tar(*[entry[:2] if isinstance(entry[1], bytes) else entry for entry in entries]) for entries in images]
-    found = look(["/a", "/a/b", "/a/b/c"], *made)
+    found = {}
+    with suppress(LayerError):  # stored through a link
+        found = look(["/a", "/a/b", "/a/b/c"], *made)
     assert set(found.values()) <= {b"1", b""}
 
 

@@ -84,10 +84,28 @@ def files(wanted, *layers, **limits):
         ("/m/*.ko", [[("m/a.ko", b"1")], [("m/a.ko", HARD, "m/a.ko")]], {"m/a.ko": b"1"}),
         ("/m/**/*.ko", [[("m/l", LINK, "../n"), ("n/a.ko", b"1")]], {}),  # not entered
         ("/**", [[("a", b"1"), ("b/c", b"2")], [(".wh.a", b"")]], {"b/c": b"2"}),
+        # Stored through a link of its own layer.
+        ("/lib/*.ko", [[("lib", LINK, "usr/lib"), ("lib/a.ko", b"1")]], {"usr/lib/a.ko": b"1"}),
+        ("/m/**/*.ko", [[("m/l", LINK, "/m/n"), ("m/l/a.ko", b"1")]], {"m/n/a.ko": b"1"}),
+        (
+            "/**/*.ko",
+            [[("l", LINK, "/"), ("l/a.ko", b"1"), ("l/b.ko", HARD, "/l/a.ko")]],
+            {"a.ko": b"1", "b.ko": b"1"},
+        ),
+        ("/m/*.ko", [[("m/a.ko", b"1")], [("w", LINK, "m"), ("w/.wh.a.ko", b"")]], {}),
     ],
 )
 def test_what_fits_a_pattern_is_found(pattern, layers, expected):
     assert files(pattern, *(tar(*entries) for entries in layers)) == expected
+
+
+@pytest.mark.parametrize("pattern", ["/lib/m/**", "/usr/lib/*/*.ko", "/**/*.ko", "/usr/**"])
+def test_what_fits_a_pattern_and_may_be_behind_a_link_of_a_lower_layer_is_refused(pattern):
+    lower = tar(("usr/lib/m/a.ko", b"1"), ("lib", LINK, "usr/lib"))
+    for entry in (("lib/m/a.ko", b"2"), ("lib/m/.wh.a.ko", b"")):
+        with pytest.raises(LayerError, match="runtimes do not agree"):
+            seek(pattern, lower, tar(entry))
+        assert files(pattern, lower, tar(("lib", DIRECTORY), entry)).get("usr/lib/m/a.ko") != b"2"
 
 
 def test_names_and_patterns_together_are_read_once_and_each_file_is_there_once():
