@@ -292,14 +292,16 @@ class Renderer(Protocol[Request_contra]):
 
 @runtime_checkable
 class Limited(Protocol):
-    """What a renderer may have beside: fields of the request that it has no means for.
+    """What a builder may have beside: what of a Module it has no means for.
 
-    Where a Module sets one of them, the core warns of it by a condition and renders all the same.
+    Where a Module sets one of them, the core warns of it by a condition, and the builder builds all the same.
     """
 
     @property
     def ignores(self) -> Sequence[str]:
-        """Such fields, e.g. `("base_tls",)`."""
+        """Such fields of the request: of `args`, `base_tls`, `builder_tag`, `node_selector`, `params`, `push_tls` and
+        `secrets`.
+        """
         ...
 
 

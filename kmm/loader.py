@@ -41,6 +41,7 @@ from kmm.contract import (
     SignRequest,
     nearest,
 )
+from kmm.core.choice import IGNORABLE
 from kmm.core.mapping import INJECTED_ARGS
 from kmm.core.reasons import Reason
 from kmm.errors import ConfigError
@@ -468,10 +469,13 @@ def _wrong(field: str, offer: Any) -> str | None:
     if not _is_list(ignores, str):
         return f'"{offer.name}" whose ignores is not a list of strings'
     known = [each.name for each in dataclasses.fields(_REQUESTS[field])]
-    for verb, words in (("requires", offer.requires), ("ignores", ignores)):
-        for word in words:
-            if word not in known:
-                return f'"{offer.name}" that {verb} "{word}", which is no field of the request{nearest(word, known)}'
+    for word in offer.requires:
+        if word not in known:
+            return f'"{offer.name}" that requires "{word}", which is no field of the request{nearest(word, known)}'
+    told_of = IGNORABLE if field == "builders" else ()
+    for word in ignores:
+        if word not in told_of:
+            return f'"{offer.name}" that ignores "{word}", of which no user is told{nearest(word, told_of)}'
     return _wrong_call(offer, "render", "request") or _wrong_call(offer, "observe", "objects", "pods")
 
 

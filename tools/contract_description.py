@@ -22,7 +22,7 @@ from kmm import conformance, contract, errors, hookspecs, job
 from kmm.conformance.contract import rules
 
 VERSION = "version"
-_OVERRIDDEN = ("plugin", "options", "offer", "params", "registry", "spec")
+_OVERRIDDEN = ("plugin", "options", "offer", "params", "registry", "spec", "listing")
 _NOT_DESCRIBED = "CONTRACT_VERSION"
 
 Entry = Mapping[str, Any]

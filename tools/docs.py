@@ -183,6 +183,7 @@ _SAME_RULES = (
     ("BuilderContract", "SignerContract", "DevicePluginContract"),
     ("RegistryContract",),
     ("DriverContract",),
+    ("BaseImagesContract",),
 )
 _DOORS = """\
     pip install 'kmm-operator[conformance]'

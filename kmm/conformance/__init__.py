@@ -11,12 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from kmm.conformance.base_images import BaseImagesContract
     from kmm.conformance.driver import DriverContract
     from kmm.conformance.plugin import PluginContract
     from kmm.conformance.registry import RegistryContract
     from kmm.conformance.renderer import BuilderContract, DevicePluginContract, SignerContract
 
 __all__ = [
+    "BaseImagesContract",
     "BuilderContract",
     "DevicePluginContract",
     "DriverContract",
@@ -27,6 +29,7 @@ __all__ = [
 
 # pytest imports this package in every run of everybody who has kmm installed: it must cost nothing.
 _WHERE = {
+    "BaseImagesContract": "base_images",
     "BuilderContract": "renderer",
     "DevicePluginContract": "renderer",
     "DriverContract": "driver",

@@ -7,13 +7,28 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from kmm.conformance.contract import broken
 
 _DEADLINE_S = 120.0  # a machine may be slow
 _SAID_LONGEST = 500
+# Two processes in which nothing but what is asked is the same.
+_WORLDS = (
+    ({"clockS": 1_700_000_000.25, "seed": 1}, {"PYTHONHASHSEED": "1", "TZ": "UTC", "LANG": "C.UTF-8"}),
+    (
+        {"clockS": 1_893_456_789.75, "seed": 2},
+        {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LANG": "C", "KMM_CONFORMANCE": "2", "USER": "somebody"},
+    ),
+)
+
+
+@cache
+def in_two_worlds(asked: str) -> Sequence[Mapping[str, Any]]:
+    """Return what a plugin says, and what it asks for, in two processes in which nothing but `asked` is the same."""
+    return [answer("purity", {**json.loads(asked), **clock}, environment) for clock, environment in _WORLDS]
 
 
 def answer(module: str, asked: Mapping[str, Any], environment: Mapping[str, str]) -> Any:

@@ -15,7 +15,7 @@ _IMPORT_S = 0.2
 _TRIES = 3  # the first may have to compile it
 _UNKNOWN = "conformanceTestsThis"
 _OF_SETTINGS = (Reason.BAD_SETTINGS, Reason.HOOK_RAISED)
-_OFFERING = ("registries", "builders", "signers", "device_plugins", "drivers")
+_OFFERING = ("registries", "builders", "signers", "device_plugins", "drivers", "base_images")
 
 
 class PluginContract(Contract):

@@ -1,9 +1,9 @@
-"""A renderer, watched: in a process of its own, where whatever is not the request is replaced before it is imported.
+"""A renderer, or what knows base images, watched in a process of its own, where all else is replaced.
 
-Clocks, randomness and the environment are others in each run, and who asks for them is noted; threads do not start;
-of what Python's auditing tells, only imports are let through, and reading the plugin's own files. Libraries may do
-what they like while they are imported, and nothing for the plugin after that, but for metrics, which note when they
-were made. What a C extension does by itself is not seen.
+Before it is imported, clocks, randomness and the environment become others in each run, and who asks for them is
+noted; threads do not start; of what Python's auditing tells, only imports are let through, and reading the plugin's
+own files. Libraries may do what they like while they are imported, and nothing for the plugin after that, but for
+metrics, which note when they were made. What a C extension does by itself is not seen.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     return any(each in "wax+" for each in mode or "") or bool((flags or 0) & _WRITING)
 
 
-def _renderer(asked: Mapping[str, Any]) -> Any:
+def _offer(asked: Mapping[str, Any]) -> Any:
     """Import the plugin, and return the offer that is asked of it."""
     from kmm.contract import Settings  # noqa: PLC0415 -- once nothing can be asked unseen
 
@@ -254,7 +254,7 @@ def _all(asked: Mapping[str, Any]) -> Iterator[Any]:
     """Yield all that a renderer says, as JSON writes it."""
     from kmm.conformance import samples  # noqa: PLC0415 -- likewise
 
-    renderer = _renderer(asked)
+    renderer = _offer(asked)
     for sample in samples.samples(asked["field"], renderer.requires, asked["params"]):
         try:
             made = json.dumps(renderer.render(sample.request), default=repr)
@@ -271,6 +271,23 @@ def _all(asked: Mapping[str, Any]) -> Iterator[Any]:
                 yield [sample.name, state, type(error).__name__]
 
 
+def _of_base_images(asked: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield all that is said of base images."""
+    from kmm.conformance import samples  # noqa: PLC0415 -- likewise
+
+    offer = _offer(asked)
+    questions = [("images", offer.images, each) for each in (None, *samples.LISTS, asked["listing"])]
+    questions += [("os_version", offer.os_version, each) for each in samples.OS_IMAGES]
+    questions += [("kernels", offer.kernels, each) for each in samples.RELEASES]
+    for name, function, question in questions:
+        try:
+            found = function(question)
+            said = repr(sorted(found.items()) if isinstance(found, Mapping) else found)
+        except Exception as error:  # what it answers is judged elsewhere
+            said = type(error).__name__
+        yield [f"{name} of {question!r:.80}", said]
+
+
 def _are_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
@@ -282,7 +299,7 @@ def main() -> None:
     asked = json.load(sys.stdin)
     watch = Watch(asked["value"].partition(":")[0], asked["clockS"], asked["seed"])
     watch.begin()
-    said = list(_all(asked))
+    said = list(_of_base_images(asked) if asked["field"] == "base_images" else _all(asked))
     with os.fdopen(channel, "w", encoding="utf-8") as stream:
         json.dump({"said": said, "asked": list(watch.noted)}, stream)
 

@@ -95,7 +95,7 @@ def misnamed(rendering: Rendering, allowed: Allowed) -> Iterator[str]:
     del allowed
     for each in _maps(rendering.objects):
         name = _map(each, "metadata").get("name", "x")
-        if not isinstance(name, str) or len(name) > NAME_LONGEST or not _SUBDOMAIN.fullmatch(name):
+        if not is_name(name):
             yield f'metadata.name: "{name!s:.80}" is no name'
         for path, metadata in _metadata(each):
             for key, value in _map(metadata, "labels").items():
@@ -103,6 +103,11 @@ def misnamed(rendering: Rendering, allowed: Allowed) -> Iterator[str]:
                     yield f'{path}.labels: "{key}: {value!s:.80}" is no label, which has {LABEL_LONGEST} characters'
         for path, pod in _pods(each):
             yield from _misnamed_parts(pod, path)
+
+
+def is_name(value: object) -> bool:
+    """Whether an object can have that name."""
+    return isinstance(value, str) and len(value) <= NAME_LONGEST and bool(_SUBDOMAIN.fullmatch(value))
 
 
 def _misnamed_parts(pod: Mapping[str, Any], path: str) -> Iterator[str]:

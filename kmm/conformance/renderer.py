@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,25 +13,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from kmm.conformance import rendered
-from kmm.conformance.child import answer
+from kmm.conformance.child import in_two_worlds
 from kmm.conformance.contract import Contract, broken, hold, told, unjudged
 from kmm.conformance.rendered import Allowed, Finder, Rendering
-from kmm.conformance.samples import NAMESPACE, SAID, TASKS, failed, samples
+from kmm.conformance.samples import NAMESPACE, SAID, TASKS, differing, failed, samples
 from kmm.conformance.subject import Subject
 from kmm.conformance.world import World, judged_by, unknown_to
-from kmm.contract import Progress, Renderer, State
+from kmm.contract import Limited, Progress, Renderer, State
+from kmm.core.choice import IGNORABLE
 
 _EXAMPLES = 40
 _CARRIED_OUT = {"Job", "DaemonSet", "ConfigMap"}
 _SLOW = (HealthCheck.too_slow, HealthCheck.data_too_large)
-# Two processes in which nothing but the request is the same.
-_RUNS = (
-    ({"clockS": 1_700_000_000.25, "seed": 1}, {"PYTHONHASHSEED": "1", "TZ": "UTC", "LANG": "C.UTF-8"}),
-    (
-        {"clockS": 1_893_456_789.75, "seed": 2},
-        {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo", "LANG": "C", "KMM_CONFORMANCE": "2", "USER": "somebody"},
-    ),
-)
 
 
 class RendererContract(Contract):
@@ -78,7 +70,7 @@ class RendererContract(Contract):
             "options": subject.settings.options,
             "params": params,
         }
-        return _watched(json.dumps(asked))
+        return in_two_worlds(json.dumps(asked))
 
     def test_what_is_asked_is_rendered(self, renderings: Sequence[Rendering]) -> None:
         """Every request that has what `requires` names is rendered, as a list of at least one object."""
@@ -230,6 +222,34 @@ class BuilderContract(RendererContract):
     field: ClassVar[str] = "builders"
     noun: ClassVar[str] = "builder"
 
+    @pytest.fixture
+    def used(self, renderer: Renderer[Any], params: Mapping[str, Any]) -> Mapping[str, bool]:
+        """Of what a Module may say of a build: whether it changes what is rendered."""
+        found = {}
+        for name in IGNORABLE:
+            if name == "params":
+                continue  # what they may hold is the builder's to say
+            try:
+                with_it, without = (
+                    json.dumps(renderer.render(request), default=repr)
+                    for request in differing(renderer.requires, params, name)
+                )
+            except Exception:  # which another rule is about
+                unjudged("not every request is rendered")
+            found[name] = with_it != without
+        return found
+
+    def test_what_it_ignores_changes_nothing(self, renderer: Renderer[Any], used: Mapping[str, bool]) -> None:
+        """What `ignores` names changes nothing in what is rendered: users are told that it comes to nothing."""
+        ignores = renderer.ignores if isinstance(renderer, Limited) else ()
+        hold(f"{each} is in ignores, and changes what is rendered" for each in ignores if used.get(each))
+
+    def test_nothing_is_ignored_in_silence(self, renderer: Renderer[Any], used: Mapping[str, bool]) -> None:
+        """What a Module may say of a build changes what is rendered, or `ignores` names it."""
+        ignores = renderer.ignores if isinstance(renderer, Limited) else ()
+        silent = [each for each, changes in used.items() if not changes and each not in ignores]
+        hold(f"{each} changes nothing, and is not in ignores" for each in silent)
+
 
 class SignerContract(RendererContract):
     """A signer: what `kmm_signers` offers."""
@@ -243,11 +263,6 @@ class DevicePluginContract(RendererContract):
 
     field: ClassVar[str] = "device_plugins"
     noun: ClassVar[str] = "device-plugin renderer"
-
-
-@cache
-def _watched(asked: str) -> Sequence[Mapping[str, Any]]:
-    return [answer("purity", {**json.loads(asked), **clock}, environment) for clock, environment in _RUNS]
 
 
 def _rendered(renderer: Renderer[Any], name: str, request: Any, untouched: Any) -> Rendering:

@@ -162,10 +162,62 @@ _SAMPLES: Mapping[str, Callable[[frozenset[str], Mapping[str, Any]], Iterator[Sa
 }
 
 
+def differing(requires: Sequence[str], params: Mapping[str, Any], field: str) -> Sequence[BuildRequest]:
+    """Return two requests to build that differ in one field alone: what a Module may say there, and nothing."""
+    least, everything = (each.request for each in samples("builders", requires, params)[:2])
+    (declared,) = (each for each in dataclasses.fields(BuildRequest) if each.name == field)
+    factory = declared.default_factory
+    nothing = declared.default if factory is dataclasses.MISSING else factory()
+    return [dataclasses.replace(least, **{field: said}) for said in (getattr(everything, field), nothing)]
+
+
 def _with(requires: frozenset[str], least: Any, everything: Any) -> Any:
     """Return the least request with what the renderer requires."""
     unset = {name: getattr(everything, name) for name in requires if not getattr(least, name)}
     return dataclasses.replace(least, **unset)
+
+
+# ── What base images are asked about ──────────────────────────────────────────────────────────────────────────
+
+OS_IMAGES = (
+    "",
+    "Red Hat Enterprise Linux CoreOS 416.94.202405291527-0 (Plow)",
+    "Red Hat Enterprise Linux CoreOS 9.6.20250513-0 (Plow)",
+    "CentOS Stream CoreOS 417.9.202409182219-0",
+    "Fedora CoreOS 38.20230609.3.0",
+    "Red Hat Enterprise Linux 9.4 (Plow)",
+    "Debian GNU/Linux 12 (bookworm)",
+    "Ubuntu 24.04.1 LTS",
+    "SUSE Linux Enterprise Server 15 SP6",
+    "Flatcar Container Linux by Kinvolk 3975.2.0 (Oklo)",
+    "Talos (v1.7.0)",
+    "\x00\n\N{ROCKET} 1.2.3",
+    "CoreOS " + "1." * 5_000,
+    " (" * 5_000,
+)
+"""What nodes say that they run."""
+
+_TAGS = [{"name": "416.94.202405291527-0", "from": {"kind": "DockerImage", "name": f"{HOST}/toolkit@sha256:0"}}]
+_SEEN = [{"tag": "latest", "items": [{"dockerImageReference": f"{HOST}/toolkit:1"}]}]
+LISTS: Sequence[Mapping[str, Any]] = (
+    {},
+    {"metadata": None, "spec": None, "status": None, "data": None},
+    {"metadata": {"name": "toolkit"}, "spec": {"tags": _TAGS}, "status": {"tags": _SEEN}},
+    {"metadata": {"name": "toolkit"}, "spec": {"tags": [*_TAGS, None, 1, {}, {"name": 5}]}, "status": []},
+    {"metadata": {"name": "toolkit"}, "data": {"24.04": f"{HOST}/headers:24.04", "": "", "list": "- a: 1"}},
+)
+"""Objects that may list images."""
+
+RELEASES = (
+    b"",
+    b"{",
+    b"\xff\xfe\x00",
+    b"[" * 100_000,
+    b'{"KERNEL_VERSION": "5.14.0-427.el9.x86_64", "RT_KERNEL_VERSION": "5.14.0-427.el9.x86_64+rt"}',
+    b'{"KERNEL_VERSION": ["5.14.0"], "RT_KERNEL_VERSION": 5}',
+    f"{KERNEL}\n".encode(),
+)
+"""What release files may hold."""
 
 
 # ── What the cluster says of it ───────────────────────────────────────────────────────────────────────────────

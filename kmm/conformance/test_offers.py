@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kmm.conformance.base_images import BaseImagesContract
 from kmm.conformance.driver import DriverContract
 from kmm.conformance.plugin import PluginContract
 from kmm.conformance.registry import RegistryContract
@@ -24,3 +25,6 @@ class TestRegistry(RegistryContract): ...
 
 
 class TestDriver(DriverContract): ...
+
+
+class TestBaseImages(BaseImagesContract): ...

@@ -16,6 +16,17 @@ from kmm.errors import PluginError
 
 R = TypeVar("R")
 
+IGNORABLE: Mapping[str, str] = {
+    "args": "build.buildArgs",
+    "base_tls": "build.baseImageRegistryTLS",
+    "builder_tag": "build.kanikoParams",
+    "node_selector": "build.selector",
+    "params": "build.params",
+    "push_tls": "registryTLS",
+    "secrets": "build.secrets",
+}
+"""What a builder may have no means for, by the field of its request: the Module's own name of it."""
+
 _OPENSHIFT_BUILD, _BUILDAH = "openshift-build", "buildah"
 _UNNAMED = "the Module names no {}, and neither does the configuration"
 
@@ -75,15 +86,15 @@ def ignored(target: KernelTarget, builder: Builder) -> str:
     if target.build is None or not isinstance(builder, Limited):
         return ""
     said = {
-        "args": ("build.buildArgs", target.build.args),
-        "base_tls": ("build.baseImageRegistryTLS", target.build.base_tls != Tls()),
-        "builder_tag": ("build.kanikoParams", target.build.builder_tag),
-        "node_selector": ("build.selector", target.build.selector),
-        "params": ("build.params", target.build.params),
-        "push_tls": ("registryTLS", target.tls != Tls()),
-        "secrets": ("build.secrets", target.build.secrets),
+        "args": target.build.args,
+        "base_tls": target.build.base_tls != Tls(),
+        "builder_tag": target.build.builder_tag,
+        "node_selector": target.build.selector,
+        "params": target.build.params,
+        "push_tls": target.tls != Tls(),
+        "secrets": target.build.secrets,
     }
-    words = [said[field][0] for field in sorted(builder.ignores) if field in said and said[field][1]]
+    words = [IGNORABLE[field] for field in sorted(builder.ignores) if said.get(field)]
     return f"the builder {builder.name} has no means for {' and '.join(words)}: it builds without" if words else ""
 
 

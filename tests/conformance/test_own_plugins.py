@@ -35,4 +35,13 @@ def test_they_conform(tmp_path):
 
 
 def test_all_of_them_are_found():
-    assert {"buildah", "daemonset", "kaniko", "oci", "openshift", "sign-file"} <= set(OWN)
+    assert {
+        "buildah",
+        "daemonset",
+        "driver-toolkit",
+        "kaniko",
+        "oci",
+        "openshift",
+        "openshift-build",
+        "sign-file",
+    } <= set(OWN)

@@ -6,6 +6,7 @@ import pytest
 from conformance.running import WRONG, conformance
 
 from kmm.conformance import (
+    BaseImagesContract,
     BuilderContract,
     DevicePluginContract,
     DriverContract,
@@ -15,11 +16,19 @@ from kmm.conformance import (
 )
 from kmm.conformance.contract import rules
 
-ALL = [PluginContract, BuilderContract, SignerContract, DevicePluginContract, RegistryContract, DriverContract]
+ALL = [
+    PluginContract,
+    BuilderContract,
+    SignerContract,
+    DevicePluginContract,
+    RegistryContract,
+    DriverContract,
+    BaseImagesContract,
+]
 RULES = {name.removeprefix("test_").replace("_", "-") for contract in ALL for name in rules(contract)}
 AS_A_WHOLE = {name.removeprefix("test_").replace("_", "-") for name in rules(PluginContract)}
 # Together, as a process costs more than what is asked in it.
-GROUPS = {"makers": ["makers"], "the rest": ["good", "registries", "drivers", *sorted(AS_A_WHOLE)]}
+GROUPS = {"makers": ["makers"], "the rest": ["good", "registries", "drivers", "toolkits", *sorted(AS_A_WHOLE)]}
 
 
 @pytest.mark.parametrize("group", GROUPS.values(), ids=GROUPS)

@@ -3,7 +3,7 @@
 from kmm_daemonset import DaemonSet
 from kmm_oci import Oci
 
-from kmm.contract import Driver
+from kmm.contract import Driver, Kind, Listing
 from kmm.job import JOB, job, literal, observe_job, placement, secret_mounts
 from kmm.oci.address import Addresses, parse_networks
 from kmm.oci.session import Session
@@ -13,6 +13,7 @@ class Builder:
     name = "good"
     owns = (JOB,)
     requires = ()
+    ignores = ("args", "base_tls", "builder_tag", "push_tls")
 
     def render(self, request):
         mounted = secret_mounts(request.secrets)
@@ -38,6 +39,7 @@ class Builder:
 
 class Signer(Builder):
     requires = ("key_secret",)
+    ignores = ()
 
     def render(self, request):
         pod = {"containers": [{"name": "sign", "image": "registry.example.com/signer:1", **self.more(request)}]}
@@ -65,6 +67,28 @@ class Registry(Oci):
         super().__init__(Session(Addresses(allowed=parse_networks(["127.0.0.0/8"]))), name, hosts)
 
 
+class Toolkits:
+    """Knows one image for each release, which an object named `toolkits` lists."""
+
+    name = "good"
+    argument = "GOOD"
+    listing = Listing(
+        kind=Kind(api_version="example.com/v1", kind="Toolkits", plural="toolkits"), namespace="good", name="toolkits"
+    )
+    release_file = "/etc/release"
+
+    def images(self, listing):
+        tags = (listing or {}).get("data")
+        found = tags.items() if isinstance(tags, dict) else ()
+        return {version: image for version, image in found if isinstance(image, str) and version and image}
+
+    def os_version(self, os_image):
+        return os_image.partition(" ")[2]
+
+    def kernels(self, release):
+        return release.decode(errors="replace").split()
+
+
 MAPPING = {"regexp": ".", "containerImage": "registry.example.com/acme:${KERNEL_FULL_VERSION}"}
 SPEC = {"moduleLoader": {"container": {"modprobe": {"moduleName": "acme"}, "kernelMappings": [MAPPING]}}}
 
@@ -88,3 +112,7 @@ def kmm_registries(settings):
 
 def kmm_drivers(settings):
     return [Driver(name="good", spec=SPEC)]
+
+
+def kmm_base_images(settings):
+    return [Toolkits()]

@@ -106,6 +106,19 @@ class Taciturn(good.Builder):
         return Progress(state=observe_job(objects, pods).state, message="it failed")
 
 
+class Modest(good.Builder):
+    name = "what-it-ignores-changes-nothing"
+    ignores = (*good.Builder.ignores, "node_selector")
+
+
+class Silent(good.Builder):
+    name = "nothing-is-ignored-in-silence"
+    ignores = ()
+
+    def flags(self, request):
+        return [f"{request.args} {request.base_tls} {request.builder_tag}"]
+
+
 class Misspelt(good.Builder):
     name = "an-api-server-takes-it"
 
@@ -146,6 +159,8 @@ def kmm_builders(settings):
         Licensed(),
         Trusting(),
         Taciturn(),
+        Modest(),
+        Silent(),
         Misspelt(),
         Dated(),
     ]

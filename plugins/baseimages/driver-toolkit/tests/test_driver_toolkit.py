@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kmm_driver_toolkit import DriverToolkit, kmm_base_images
 
+from kmm.conformance import BaseImagesContract
 from kmm.contract import BaseImages, Settings, SettingsError
 
 # As in tests/conftest.py, which is not there where these tests run alone.
@@ -97,3 +98,16 @@ def test_it_is_offered_and_has_no_options():
     assert isinstance(offer, BaseImages)
     with pytest.raises(SettingsError, match='unknown option "namespace"'):
         kmm_base_images(Settings(options={"namespace": "x"}))
+
+
+class TestConformance(BaseImagesContract):
+    @pytest.fixture
+    def plugin(self):
+        return "driver-toolkit"
+
+    @pytest.fixture
+    def listing(self):
+        seen = {"tag": "417.94.2-0", "items": [{"dockerImageReference": "quay.io/toolkit@sha256:2"}]}
+        failed = {"tag": "418.94.1-0", "items": None, "conditions": [{"type": "ImportSuccess", "status": "False"}]}
+        named = tag("417.94.2-0", kind="ImageStreamTag")
+        return stream(tag("416.94.1-0"), tag("latest"), named, status=[seen, failed])

@@ -16,12 +16,16 @@ _NAME = "buildah"
 
 @dataclass(frozen=True, slots=True)
 class Buildah:
-    """Renders one Job, or one for each architecture of an image that is for several."""
+    """Renders one Job, or one for each architecture of an image that is for several.
+
+    `ignores`: a tag of kaniko's is none of buildah's.
+    """
 
     choices: Choices = field(default_factory=Choices)
     name: str = _NAME
     owns: tuple[Kind, ...] = (JOB,)
     requires: tuple[str, ...] = ()
+    ignores: tuple[str, ...] = ("builder_tag",)
 
     def render(self, request: BuildRequest) -> Sequence[Manifest]:
         """Return the Jobs. The core adds names and labels. Raises ValueError for what a Module asks wrongly."""
