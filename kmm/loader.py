@@ -267,6 +267,7 @@ def _entry_points_text(distribution: Distribution) -> str:
 def _deprecations() -> Iterator[list[str]]:
     """Gather what of the contract is used that will go; other warnings are given as they were."""
     said: list[str] = []
+    caught: list[warnings.WarningMessage] = []
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ContractDeprecation)
