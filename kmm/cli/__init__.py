@@ -287,7 +287,7 @@ def _sign_image(
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For all of it.")] = 3600,
     warnings_file: Annotated[
         Path | None,
-        typer.Option("--warnings-file", metavar="FILE", help="Once it is signed: what kernels may not take of it."),
+        typer.Option("--warnings-file", metavar="FILE", help="Gets what kernels may not take, before it is pushed."),
     ] = None,
 ) -> None:
     """Sign the kernel modules inside an image, and push one layer with them.

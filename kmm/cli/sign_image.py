@@ -59,7 +59,8 @@ def sign_image(
 ) -> int:
     """Sign the modules `files` (absolute paths and patterns) of an image, and push it as `signed`, if that is given.
 
-    `warnings_file`: where to write, once it is done, what kernels may not take of it.
+    `warnings_file`: where to write, before anything is pushed, what kernels may not take, and what of an image is
+    left unsigned. It is empty where it could not be done after all: a container's log says why.
     Return 1 where that could not be done, else 0. Raises ConfigError for wrong use, and where key and certificate
     cannot be used.
     """
@@ -79,25 +80,29 @@ def sign_image(
         client = Client(image.registry, access, session=session, deadline_s=registries.deadline_s)
         return Named(client=client, reference=image)
 
+    def tell(warnings: Sequence[str]) -> None:
+        for each in warnings:
+            print(printable(f"kmm: warning: {source}: {each}"), file=sys.stderr)
+        if found := [*signer.certificate.warnings(datetime.now(UTC)), *warnings]:
+            _write(warnings_file, "; ".join(found))
+
     try:
         outcome = image.sign(
             named(source, registries.unsigned_tls),
             named(target, registries.tls) if target else None,
             files,
             signer,
+            tell,
         )
     except (ImageError, SigningError, ContractError, OSError) as error:
         print(printable(f"kmm: {error}"), file=sys.stderr)
+        if warnings_file and warnings_file.exists():
+            _write(warnings_file, "")
         return 1
     finally:
         session.close()
     for line in _said(outcome, target, signer):
         print(printable(line))
-    if warnings_file and (warnings := list(signer.certificate.warnings(datetime.now(UTC)))):
-        try:
-            warnings_file.write_text("; ".join(warnings))
-        except OSError as error:  # it is signed all the same
-            print(printable(f"kmm: warning: {warnings_file}: cannot be written: {error.strerror}"), file=sys.stderr)
     return 0
 
 
@@ -116,6 +121,14 @@ def docker_configs(environ: Mapping[str, str]) -> tuple[Path, ...]:
     folder = environ.get("DOCKER_CONFIG") or (home and f"{home}/.docker")
     found = Path(folder, _CONFIGS[0])
     return (found,) if folder and found.exists() else ()
+
+
+def _write(warnings_file: Path | None, text: str) -> None:
+    if warnings_file:
+        try:
+            warnings_file.write_text(printable(text))
+        except OSError as error:  # it can be signed all the same
+            print(printable(f"kmm: warning: {warnings_file}: cannot be written: {error.strerror}"), file=sys.stderr)
 
 
 def _said(outcome: Outcome, target: Reference | None, signer: Signer) -> Iterator[str]:

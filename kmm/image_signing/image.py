@@ -6,7 +6,8 @@ Everything is signed before anything is pushed, and the tag comes last: what has
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from kmm.image_signing import record as records
 from kmm.image_signing.errors import ImageError, NoModulesError
 from kmm.image_signing.modules import SignedFile, SignedLayer
 from kmm.image_signing.record import Record
-from kmm.oci import addition
+from kmm.oci import addition, glob
 from kmm.oci.client import Client, Image
 from kmm.oci.layers import LayerError
 from kmm.oci.manifest import DOCKER_MANIFEST, SIZE_MOST, Descriptor, Index, Manifest, ManifestError, digest_of
@@ -29,6 +30,7 @@ _CREATED_BY = "kmm sign-image"
 # Buildkit's statements about an image are in its index.
 _STATEMENT_OF = "vnd.docker.reference.digest"
 _NOT_DISTRIBUTED = ("nondistributable", "foreign")
+_TOLD_MOST = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +68,23 @@ class _Signed:
     manifest: bytes
 
 
-def sign(unsigned: Named, signed: Named | None, wanted: Sequence[str], signer: Signer) -> Outcome:
+def sign(
+    unsigned: Named,
+    signed: Named | None,
+    wanted: Sequence[str],
+    signer: Signer,
+    tell: Callable[[Sequence[str]], None] = lambda _: None,
+) -> Outcome:
     """Sign the modules of `unsigned` that `wanted` names (paths and patterns), and push the result as `signed`.
 
     Without `signed` nothing is pushed. Of an index each image for Linux that has such files is signed, and the others
     are as they were. What was signed so already is left alone. The directory for temporary files takes the modules.
 
+    `tell`: is told, before anything is pushed, what was asked for and is signed nowhere, or not for all platforms.
+
     Raises:
-        ImageError: the image is not there, lacks what is to be signed, or cannot be signed.
+        ImageError: the image is not there, lacks a file that is named (of an index: all images do), or cannot be
+            signed.
         Unavailable, Forbidden: a registry cannot say, or refuses.
         OSError: the temporary files.
         Whatever the signer raises.
@@ -88,12 +99,16 @@ def sign(unsigned: Named, signed: Named | None, wanted: Sequence[str], signer: S
             how=records.how(wanted, signer.hash_name),
         )
         if signed and (there := _done(unsigned, signed, record)):
+            tell([])
             return Outcome(digest=there, already=True)
         with tempfile.TemporaryDirectory(prefix="kmm-sign-image-") as folder:
-            return _Work(unsigned, signed, wanted, signer, record, Path(folder)).go(image)
+            return _Work(unsigned, signed, wanted, signer, record, tell, Path(folder)).go(image)
     except (ManifestError, LayerError, ImageError) as error:
-        where = "a layer " if isinstance(error, LayerError) else ""
-        raise ImageError(f"{unsigned.reference}: {where}{error}") from None
+        raise ImageError(f"{unsigned.reference}: {_why(error)}") from None
+
+
+def _why(error: ManifestError | LayerError | ImageError) -> str:
+    return f"{'a layer ' if isinstance(error, LayerError) else ''}{error}"
 
 
 def _done(unsigned: Named, signed: Named, record: Record) -> str:
@@ -131,16 +146,18 @@ class _Work:
         wanted: Sequence[str],
         signer: Signer,
         record: Record,
+        tell: Callable[[Sequence[str]], None],
         folder: Path,
     ) -> None:
         self._unsigned, self._signed, self._wanted = unsigned, signed, wanted
-        self._signer, self._record, self._folder = signer, record, folder
+        self._signer, self._record, self._tell, self._folder = signer, record, tell, folder
 
     def go(self, image: Image) -> Outcome:
         """Sign, then push."""
         if isinstance(image.manifest, Index):
             return self._index(image, image.manifest)
         made = self._one(image)
+        self._tell(_judged(self._wanted, [("", made.layer)], []))
         if self._signed:
             self._push(self._signed, made)
             self._name(self._signed, made.manifest, made.source.media_type)
@@ -149,26 +166,31 @@ class _Work:
     def _index(self, image: Image, index: Index) -> Outcome:
         made: dict[str, _Signed] = {}
         others: list[Image] = []
-        lacking: NoModulesError | None = None
+        unsigned: list[tuple[str, str]] = []
         for entry in index.manifests:
             if entry.digest in made or _STATEMENT_OF in entry.annotations:
                 continue
-            child = self._child(entry)
-            if entry.platform is None or entry.platform.os == "linux":
-                try:
-                    made[entry.digest] = self._one(child)
-                    continue
-                except NoModulesError as error:
-                    lacking = lacking or error
-                except ImageError as error:
-                    raise ImageError(f"its image for {_platform(entry)} {error}") from None
+            with _about(entry):
+                child = self._child(entry)
+                if entry.platform is None or entry.platform.os == "linux":
+                    try:
+                        made[entry.digest] = self._one(child)
+                        continue
+                    except NoModulesError as error:
+                        unsigned.append((_platform(entry), str(error)))
             others.append(child)
         if not made:
-            raise lacking or ImageError("is an index without an image for Linux")
+            raise NoModulesError(unsigned[0][1] if unsigned else "is an index without an image for Linux")
+        platforms = {each.digest: _platform(each) for each in index.manifests}
+        signed = [(platforms[digest], each.layer) for digest, each in made.items()]
+        self._tell(_judged(self._wanted, signed, unsigned))
         # Statements are about what an image was: those about one that is signed are no longer true.
         statements = [each for each in index.manifests if _STATEMENT_OF in each.annotations]
         without = frozenset(each.digest for each in statements if each.annotations[_STATEMENT_OF] in made)
-        others += [self._child(each) for each in statements if each.digest not in without]
+        for each in statements:
+            if each.digest not in without:
+                with _about(each):
+                    others.append(self._child(each))
         data = addition.replace_in_index(
             image.data,
             {digest: each.manifest for digest, each in made.items()},
@@ -176,15 +198,12 @@ class _Work:
             annotations=self._record.annotations,
         )
         if self._signed:
-            for signed in made.values():
-                self._push(self._signed, signed)
-                self._signed.client.push_manifest(
-                    self._signed.reference.name, signed.manifest, signed.source.media_type
-                )
+            for one in made.values():
+                self._push(self._signed, one)
+                self._signed.client.push_manifest(self._signed.reference.name, one.manifest, one.source.media_type)
             for other in others:
                 self._keep(self._signed, other)
             self._name(self._signed, data, index.media_type)
-        platforms = {each.digest: _platform(each) for each in index.manifests}
         return Outcome(
             digest=digest_of(data), files={platforms[digest]: each.layer.files for digest, each in made.items()}
         )
@@ -192,7 +211,7 @@ class _Work:
     def _child(self, entry: Descriptor) -> Image:
         found = self._unsigned.client.manifest(parse(f"{self._unsigned.reference.repository}@{entry.digest}"))
         if found is None:
-            raise ImageError("is an index that names an image which is not there")
+            raise ImageError("is not there")
         if not isinstance(found.manifest, Manifest):
             raise ImageError("is an index in an index, which runtimes do not look into")
         return found
@@ -249,3 +268,39 @@ class _Work:
 def _platform(entry: Descriptor) -> str:
     found = entry.platform
     return "/".join(filter(None, (found.os, found.architecture, found.variant))) if found else entry.digest
+
+
+@contextmanager
+def _about(entry: Descriptor) -> Iterator[None]:
+    """Say of which image of an index an error is."""
+    what = f"its image for {_platform(entry)}"
+    try:
+        yield
+    except (ManifestError, LayerError, ImageError) as error:
+        raise ImageError(f"{what} {_why(error)}") from None
+    except Unavailable as error:
+        raise Unavailable(f"{what}: {error}", error.retry_after_s) from None
+    except Forbidden as error:
+        raise Forbidden(f"{what}: {error}") from None
+
+
+def _judged(
+    wanted: Sequence[str], signed: Sequence[tuple[str, SignedLayer]], unsigned: Sequence[tuple[str, str]]
+) -> list[str]:
+    """Return what is to be told of an image, or of those of an index, with their platforms.
+
+    `unsigned`: those without any of it, and why. Raises ImageError for a file that is named and in none of them: that
+    only some have it may be as it should, as the paths of kernels differ.
+    """
+    nowhere = [each for each in modules.asked(wanted) if all(each in layer.absent for _, layer in signed)]
+    if named := [each for each in nowhere if not glob.is_glob(each)]:
+        platform, layer = signed[0]
+        where = f"has no image with {modules.shown(named)}: its image for {platform} " if platform else ""
+        raise ImageError(f"{where}{layer.why}")
+    told = [f"nothing in it fits {modules.shown([each])}" for each in nowhere]
+    told += [f"its image for {platform} is left unsigned: it {why}" for platform, why in unsigned]
+    told += [
+        f"its image for {platform} {layer.why}" for platform, layer in signed if set(layer.absent).difference(nowhere)
+    ]
+    more = len(told) - _TOLD_MOST
+    return [*told[:_TOLD_MOST], f"and {more} more like that"] if more > 0 else told

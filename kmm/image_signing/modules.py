@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,11 +38,16 @@ class SignedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedLayer:
-    """A layer of signed modules, to be pushed from a file."""
+    """A layer of signed modules, to be pushed from a file.
+
+    `absent`: what was asked for and is not there, patterns for each compression as one; `why`: what to say of it.
+    """
 
     layer: NewLayer
     content: Path
     files: tuple[SignedFile, ...]
+    absent: tuple[str, ...] = ()
+    why: str = ""
 
 
 def every(directory: str, kernel: str | None) -> tuple[str, ...]:
@@ -58,16 +63,14 @@ def sign(openers: Sequence[Opener], wanted: Sequence[str], signer: Signer, folde
 
     Raises:
         NoModulesError: none of it is there.
-        ImageError: one that is named is not there, or a file is no module.
+        ImageError: a file is no module.
         LayerError: a layer cannot be read.
         Whatever the openers and the signer raise.
     """
     found = layers.locate(openers, wanted, _Spool(folder), LIMITS)
     if not found.files:
         raise NoModulesError(missing(wanted, found.nearby))
-    named = [path for path in found.missing if not glob.is_glob(path)]
-    if named:
-        raise ImageError(missing(named, found.nearby))
+    absent = [each for each in asked(found.missing) if each not in asked(set(wanted).difference(found.missing))]
     entries: dict[str, NewEntry] = {}
     signed: list[SignedFile] = []
     first: dict[tuple[int, str], tuple[str, int]] = {}
@@ -91,18 +94,33 @@ def sign(openers: Sequence[Opener], wanted: Sequence[str], signer: Signer, folde
         layer = new_layer.write(entries.values(), stream)
     for each in found.files:
         each.content.unlink(missing_ok=True)
-    return SignedLayer(layer=layer, content=content, files=tuple(signed))
+    return SignedLayer(
+        layer=layer,
+        content=content,
+        files=tuple(signed),
+        absent=tuple(absent),
+        why=missing(absent, found.nearby) if absent else "",
+    )
+
+
+def asked(wanted: Iterable[str]) -> tuple[str, ...]:
+    """Return what whoever reads this asked for: patterns for each compression are one."""
+    return tuple(dict.fromkeys(_PACKED.sub(".ko", each) if glob.is_glob(each) else each for each in wanted))
+
+
+def shown(paths: Sequence[str]) -> str:
+    """Return the first of the paths, those that are long cut."""
+    return ", ".join(map(_shown, paths[:_SHOWN_MOST]))
 
 
 def missing(wanted: Sequence[str], names: Sequence[str]) -> str:
     """Return what to say of files that are not there: the nearest of `names`, which are."""
-    # Patterns for each compression are one to whoever reads this.
-    paths = list(dict.fromkeys(_PACKED.sub(".ko", each) if glob.is_glob(each) else each for each in wanted))
-    said = ", ".join(_shown(each) for each in paths[:_SHOWN_MOST])
+    paths = asked(wanted)
+    said = shown(paths)
     near = list(dict.fromkeys(each for path in paths[:_SHOWN_MOST] for each in _nearest(path, names)))
     if not near:
         return f"has no {said}" + ("" if names else ", and no kernel module at all")
-    return f"has no {said}; what is near: {', '.join(map(_shown, near[:_SHOWN_MOST]))}"
+    return f"has no {said}; what is near: {shown(near)}"
 
 
 def _sign(located: Located[Path], signer: Signer) -> int:

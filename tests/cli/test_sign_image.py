@@ -14,7 +14,8 @@ from oci.conftest import serve, served, session
 from signing.golden import GOLDEN, MODULE, PASSPHRASE, golden
 from signing.made import A_DAY, NOW, certificate_pem
 
-from kmm.contract import ModuleRef, SignRequest
+from kmm.contract import ModuleRef, SignRequest, Unavailable
+from kmm.image_signing import image
 
 __all__ = ["serve", "served", "session"]
 
@@ -179,13 +180,29 @@ def test_an_expired_certificate_and_an_ec_key_are_warnings(run, tmp_path):
     assert "the key is an EC key: many kernels refuse its signatures" in err
 
 
-def test_warnings_are_in_a_file_once_it_is_signed_and_not_where_that_fails(run, tmp_path):
+def test_warnings_are_in_a_file_before_anything_is_pushed(acme, run, tmp_path, monkeypatch):
+    _, unsigned, _ = acme
     log = tmp_path / "log"
     ec = ("--key", GOLDEN / "ec.key.pem", "--cert", GOLDEN / "ec.pem")
+    said = "the key is an EC key: many kernels refuse its signatures, and RSA is safe"
+    seen = []
+
+    def refused(*_):
+        seen.append(log.read_text())
+        raise Unavailable("no")
+
     assert run("--warnings-file", log, "--file", "/none", pair=ec)[0] == 1
     assert not log.exists(), "a container's log says why it failed"
-    assert run("--warnings-file", log, pair=ec)[0] == 0
-    assert log.read_text() == "the key is an EC key: many kernels refuse its signatures, and RSA is safe"
+    with monkeypatch.context() as patch:
+        patch.setattr(image, "transfer", refused)
+        assert run("--warnings-file", log, "--file", PATH, "--file", "/x\x1b*", pair=ec)[0] == 1
+    assert (log.read_text(), seen) == ("", [f"{said}; nothing in it fits /x\\x1b*"])
+    code, _, err = run("--warnings-file", log, "--file", PATH, "--file", "/x*", pair=ec)
+    assert (code, log.read_text()) == (0, f"{said}; nothing in it fits /x*")
+    assert err.splitlines()[1:] == [f"kmm: warning: {unsigned}: nothing in it fits /x*"]
+    log.unlink()
+    assert run("--warnings-file", log, "--file", PATH, "--file", "/x*", pair=ec)[0] == 0
+    assert log.read_text() == said, "what is signed already is told of too"
     code, _, err = run("--warnings-file", tmp_path / "none/log", "--file", PATH, pair=ec)
     assert (code, "none/log: cannot be written" in err) == (0, True)
 

@@ -16,9 +16,9 @@ __all__ = ["certificates", "keys", "serve", "served", "session", "signer", "sign
 def sign(served, signer):
     """Sign an image of `served`, with the golden key `self` where no other is named."""
 
-    def run(unsigned, signed, *wanted, by=signer, to=served):
+    def run(unsigned, signed, *wanted, by=signer, to=served, **more):
         source = Named(client=served.client(), reference=served.reference(unsigned))
         target = Named(client=to.client(), reference=to.reference(signed)) if signed else None
-        return image.sign(source, target, wanted or ("/opt/lib/modules/6.1.0/**/*.ko",), by)
+        return image.sign(source, target, wanted or ("/opt/lib/modules/6.1.0/**/*.ko",), by, **more)
 
     return run

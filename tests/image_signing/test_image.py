@@ -11,7 +11,7 @@ from signing.golden import MODULE, golden
 from kmm.contract import CERTIFICATE_ANNOTATION, Forbidden, Unavailable
 from kmm.embedded.account import Account
 from kmm.embedded.registry_fault import RegistryFault, Trouble
-from kmm.image_signing import image
+from kmm.image_signing import image, modules
 from kmm.image_signing.errors import ImageError
 from kmm.image_signing.image import Named
 from kmm.oci.manifest import digest_of
@@ -171,14 +171,102 @@ def test_of_an_index_each_image_with_modules_is_signed(served, serve, sign, push
     assert sign("acme:all", "signed:all", PATH, to=to).already
 
 
-def test_an_index_in_which_an_image_lacks_one_of_several_files_is_an_error(served, sign, push):
-    other = {PATH: MODULE, f"/{FOLDER}/b.ko": MODULE}
-    digests = {"amd64": push("acme:a", [other]), "arm64": push("acme:b", architecture="arm64")}
+def test_platforms_that_lack_what_others_have_are_told_before_anything_is_pushed(served, sign, push):
+    other = f"/{FOLDER}/b.ko"
+    digests = {
+        "amd64": push("acme:a", [{PATH: MODULE, other: MODULE}]),
+        "arm64/v8": push("acme:b", [{PATH: MODULE}], architecture="arm64"),
+        "s390x": push("acme:c", [{f"{PATH}.xz": b""}], architecture="s390x"),
+    }
     served.registry.push_index("acme:all", digests)
+    told, before = [], len(served.registry.log)
+
+    def tell(warnings):
+        told.extend(warnings)
+        assert {entry.method for entry in served.registry.log[before:]} == {"GET"}
+
+    outcome = sign("acme:all", "signed:all", PATH, other, tell=tell)
+    assert sorted(outcome.files) == ["linux/amd64", "linux/arm64/v8"]
+    assert told == [
+        f"its image for linux/s390x is left unsigned: it has no {PATH}, {other}; what is near: {PATH}.xz",
+        f"its image for linux/arm64/v8 has no {other}; what is near: {PATH}",
+    ]
+
+
+def test_each_platform_may_have_paths_of_its_own(served, sign, push):
+    paths = {name: f"/opt/lib/modules/6.1.0-{name}/acme.ko" for name in ("amd64", "arm64")}
+    digests = {name: push(f"acme:{name}", [{path: MODULE}], architecture=name) for name, path in paths.items()}
+    served.registry.push_index("acme:all", digests)
+    outcome = sign("acme:all", "signed:all", *paths.values())
+    found = {platform: [each.path for each in files] for platform, files in outcome.files.items()}
+    assert found == {f"linux/{name}": [path] for name, path in paths.items()}
+
+
+@pytest.mark.parametrize("platforms", [["amd64", "arm64"], []])
+def test_a_file_that_no_platform_has_is_an_error(served, sign, push, platforms):
+    push("acme:all")
+    if platforms:
+        served.registry.push_index("acme:all", {each: push(f"acme:{each}", architecture=each) for each in platforms})
+    none = f"/{FOLDER}/none.ko"
     before = len(served.registry.log)
-    with pytest.raises(ImageError, match=r"its image for linux/arm64 has no /opt/.*/b\.ko; what is near: /opt/"):
-        sign("acme:all", "signed:all", *other)
+    where = f"has no image with {none}: its image for linux/amd64 " if platforms else ""
+    with pytest.raises(ImageError, match=rf"acme:all: {where}has no {none}; what is near: {PATH}$"):
+        sign("acme:all", "signed:all", PATH, none)
     assert {entry.method for entry in served.registry.log[before:]} == {"GET"}
+
+
+def test_a_pattern_that_fits_nothing_while_others_do_is_told(served, sign, push):
+    push()
+    told = []
+    sign("acme:1", "signed:1", PATH, "/none/*.ko.xz", "/none/*.ko", tell=told.extend)
+    sign("acme:1", "signed:2", *modules.every("/opt", "6.1.0"), tell=told.extend)
+    assert told == ["nothing in it fits /none/*.ko"]
+
+
+def test_what_is_told_is_bounded(served, sign, push):
+    push()
+    told = []
+    sign("acme:1", None, PATH, *(f"/{number}/*" for number in range(15)), tell=told.extend)
+    assert [len(told), told[-1]] == [11, "and 5 more like that"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda served: longer(served, b"text" * 1000), "a layer is no tar archive"),
+        (lambda served: longer(served, packed((PATH[1:], b"no"))), f"has a file .*: {PATH} is no kernel"),
+        (lambda _: lambda body: body["config"].update(size=5 << 20), "has a configuration larger than"),
+    ],
+    ids=range(3),
+)
+def test_what_is_wrong_with_an_image_of_an_index_is_told_with_its_platform(served, sign, push, change, said):
+    push("acme:a")
+    push("acme:b", architecture="arm64")
+    tampered(served, "acme:b", change(served))
+    digests = {"amd64": served.registry.images()["acme:a"], "arm64": served.registry.images()["acme:b"]}
+    served.registry.push_index("acme:all", digests)
+    with pytest.raises(ImageError, match=f"acme:all: its image for linux/arm64 {said}"):
+        sign("acme:all", "signed:all", PATH)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "said"),
+    [
+        ({"on": ("manifest",), "skip": 3, "code": 404}, ImageError, " is not there"),
+        ({"on": ("blob",), "skip": 2}, Unavailable, ": 127.0.0.1:[0-9]+: answered 500"),
+        (
+            {"on": ("blob",), "skip": 2, "code": 403, "times": None},
+            Forbidden,
+            ": 127.0.0.1:[0-9]+: access to acme was",
+        ),
+    ],
+)
+def test_what_a_registry_refuses_of_an_index_is_told_with_its_platform(served, sign, push, fault, error, said):
+    digests = {each: push(f"acme:{each}", architecture=each) for each in ("amd64", "arm64")}
+    served.registry.push_index("acme:all", digests)
+    served.registry.faults.add(RegistryFault(kind=Trouble.REFUSE, methods=("GET",), **fault))
+    with pytest.raises(error, match=f"its image for linux/arm64{said}"):
+        sign("acme:all", "signed:all", PATH)
 
 
 def test_an_index_without_modules_or_images_is_an_error(served, sign, push):

@@ -105,7 +105,6 @@ def test_names_of_one_file_stay_names_of_one_file_where_all_are_signed(signed):
     [
         ("/m/acme", ImageError, "has no /m/acme; what is near: /m/acme.ko, /opt/acme.ko.xz"),
         ("/lib/acme.ko", ImageError, "has no /lib/acme.ko; what is near: /m/acme.ko, /opt/acme.ko.xz"),
-        (["/m/acme.ko", "/m/b.ko"], ImageError, "has no /m/b.ko; what is near: /m/text.ko, /m/acme.ko"),
         (EVERY, NoModulesError, "has no /opt/lib/modules/6.1.0/**/*.ko; what is near: /opt/acme.ko.xz"),
         ("/zzz", NoModulesError, "has no /zzz"),
         ("/" + "z" * 5000, NoModulesError, "has no /" + "z" * 298 + "…"),
@@ -119,6 +118,14 @@ def test_what_cannot_be_signed_is_told_with_what_is_near(signed, wanted, error, 
     with pytest.raises(error) as caught:
         signed(wanted, layer, tar(("m/text.ko", b"text")))
     assert str(caught.value).startswith(said) or str(caught.value).endswith(said)
+
+
+def test_what_is_absent_is_told_where_something_is_there(signer, tmp_path):
+    wanted = ["/m/b.ko", "/m/acme.ko", *modules.every("/m", None), *modules.every("/n", None)]
+    layer = tar(("m/acme.ko", MODULE), ("m/lib/modules/6/acme.ko.gz", pack(MODULE, Compression.GZIP)))
+    made = modules.sign(Layers(layer).openers, wanted, signer, tmp_path)
+    assert made.absent == ("/m/b.ko", "/n/lib/modules/**/*.ko")
+    assert made.why.startswith("has no /m/b.ko, /n/lib/modules/**/*.ko; what is near: /m/acme.ko, /m/lib/")
 
 
 def test_an_image_without_modules_says_so(signed):
