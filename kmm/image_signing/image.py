@@ -115,11 +115,15 @@ def _done(unsigned: Named, signed: Named, record: Record) -> str:
     """Return the digest of the signed image where it is there, made of the same and in the same way."""
     try:
         there = signed.client.manifest(signed.reference)
-        said = _said(signed, there) if there else {}
+        if there is None or there.manifest is None:
+            return ""
+        said = _said(signed, there)
     except (Unavailable, Forbidden, ManifestError):
         return ""  # if that matters, pushing tells it
+    parts = there.manifest.manifests if isinstance(there.manifest, Index) else there.manifest.layers
+    content = records.content([each.digest for each in parts], index=isinstance(there.manifest, Index))
     in_place = (unsigned.place.name, unsigned.reference.wanted) == (signed.place.name, signed.reference.wanted)
-    return there.digest if there and record.is_in(said, in_place=in_place) else ""
+    return there.digest if record.is_in(said, content, in_place=in_place) else ""
 
 
 def _said(named: Named, image: Image) -> Mapping[str, str]:
@@ -191,11 +195,17 @@ class _Work:
             if each.digest not in without:
                 with _about(each):
                     others.append(self._child(each))
+        replaced = {digest: each.manifest for digest, each in made.items()}
+        now = [
+            digest_of(replaced[each.digest]) if each.digest in replaced else each.digest
+            for each in index.manifests
+            if each.digest not in without
+        ]
         data = addition.replace_in_index(
             image.data,
-            {digest: each.manifest for digest, each in made.items()},
+            replaced,
             without=without,
-            annotations=self._record.annotations,
+            annotations=self._record.annotations(records.content(now, index=True)),
         )
         if self._signed:
             for one in made.values():
@@ -227,7 +237,7 @@ class _Work:
         folder = Path(tempfile.mkdtemp(dir=self._folder))
         layer = modules.sign(openers, self._wanted, self._signer, folder)
         number = len(layer.files)
-        said = self._record.annotations
+        said = self._record.annotations(records.content([layer.layer.digest], index=False))
         configuration = addition.add_to_configuration(
             configuration,
             source,

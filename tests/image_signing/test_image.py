@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -72,6 +73,44 @@ def test_a_rerun_does_nothing_and_another_certificate_signs_again(served, sign, 
     assert contents(served, "signed:1", PATH) == {PATH: MODULE + golden("issued-sha256.signature")}
     assert len(pulled(served, "signed:1")["layers"]) == len(LAYERS) + 1
     assert sign("acme:1", "signed:1", PATH, by=signer_of("issued")).already
+
+
+@pytest.mark.parametrize("docker", [False, True])
+@pytest.mark.parametrize("target", ["acme:1", "signed:1"])
+def test_an_image_that_was_made_of_the_signed_one_is_signed_though_it_says_that_it_is(
+    served, sign, push, docker, target
+):
+    push(docker=docker)
+    sign("acme:1", target, PATH)
+    # FROM the signed image, whose labels and annotations builders hand down.
+    more = packed((PATH[1:], MODULE))
+    name = target.partition(":")[0]
+    layer = {"digest": served.client().upload(name, more), "size": len(more)}
+    config = configuration(served, target)
+    config["rootfs"]["diff_ids"].append(digest_of(gzip.decompress(more)))
+    data = json.dumps(config).encode()
+
+    def child(body):
+        body["layers"].append({**body["layers"][-1], **layer})
+        body["config"] |= {"digest": served.client().upload(name, data), "size": len(data)}
+
+    tampered(served, target, child)
+    assert contents(served, target, PATH) == {PATH: MODULE}
+    assert not sign("acme:1", target, PATH).already
+    assert contents(served, target, PATH) == {PATH: SIGNED}
+    assert sign("acme:1", target, PATH).already
+
+
+def test_an_index_with_another_image_is_signed_though_it_says_that_it_is(served, sign, push):
+    served.registry.push_index("acme:all", {"amd64": push("acme:a")})
+    sign("acme:all", "signed:all", PATH)
+    push("signed:b", architecture="arm64")
+    entry = {"digest": served.registry.images()["signed:b"], "platform": {"os": "linux", "architecture": "arm64"}}
+    entry["size"] = len(served.client().manifest(served.reference("signed:b")).data)
+    tampered(served, "signed:all", lambda body: body["manifests"].append({**body["manifests"][0], **entry}))
+    assert not sign("acme:all", "signed:all", PATH).already
+    assert len(pulled(served, "signed:all")["manifests"]) == 1
+    assert sign("acme:all", "signed:all", PATH).already
 
 
 def test_what_was_asked_for_otherwise_and_another_image_are_signed_again(served, sign, push, signer_of):
