@@ -285,6 +285,9 @@ def _sign_image(
     ] = False,
     no_push: Annotated[bool, typer.Option("--no-push", help="Only try whether it can be signed.")] = False,
     timeout_s: Annotated[float, typer.Option("--timeout", metavar="SECONDS", help="For all of it.")] = 3600,
+    limit_gib: Annotated[
+        int, typer.Option("--modules-limit", metavar="GIB", min=1, help="All modules together, unpacked.")
+    ] = 4,
     warnings_file: Annotated[
         Path | None,
         typer.Option("--warnings-file", metavar="FILE", help="Gets what kernels may not take, before it is pushed."),
@@ -310,7 +313,18 @@ def _sign_image(
     )
     wanted = files or files_of(directory, kernel)
     raise typer.Exit(
-        sign_image(unsigned, signed, wanted, registries, key, cert, hash_name, passphrase_file, warnings_file)
+        sign_image(
+            unsigned,
+            signed,
+            wanted,
+            registries,
+            key,
+            cert,
+            hash_name,
+            passphrase_file,
+            warnings_file,
+            limit_gib * 1024**3,
+        )
     )
 
 

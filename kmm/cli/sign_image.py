@@ -56,11 +56,13 @@ def sign_image(
     hash_name: str,
     passphrase_file: Path | None,
     warnings_file: Path | None = None,
+    limit: int = modules.TOGETHER_MOST,
 ) -> int:
     """Sign the modules `files` (absolute paths and patterns) of an image, and push it as `signed`, if that is given.
 
     `warnings_file`: where to write, before anything is pushed, what kernels may not take, and what of an image is
     left unsigned. It is empty where it could not be done after all: a container's log says why.
+    `limit`: bytes of all modules together, unpacked.
     Return 1 where that could not be done, else 0. Raises ConfigError for wrong use, and where key and certificate
     cannot be used.
     """
@@ -93,6 +95,7 @@ def sign_image(
             files,
             signer,
             tell,
+            limit,
         )
     except (ImageError, SigningError, ContractError, OSError) as error:
         print(printable(f"kmm: {error}"), file=sys.stderr)

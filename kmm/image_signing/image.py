@@ -74,6 +74,7 @@ def sign(
     wanted: Sequence[str],
     signer: Signer,
     tell: Callable[[Sequence[str]], None] = lambda _: None,
+    limit: int = modules.TOGETHER_MOST,
 ) -> Outcome:
     """Sign the modules of `unsigned` that `wanted` names (paths and patterns), and push the result as `signed`.
 
@@ -81,6 +82,7 @@ def sign(
     are as they were. What was signed so already is left alone. The directory for temporary files takes the modules.
 
     `tell`: is told, before anything is pushed, what was asked for and is signed nowhere, or not for all platforms.
+    `limit`: bytes of all modules together, unpacked. The deadline of `unsigned`'s client is for the work too.
 
     Raises:
         ImageError: the image is not there, lacks a file that is named (of an index: all images do), or cannot be
@@ -102,7 +104,7 @@ def sign(
             tell([])
             return Outcome(digest=there, already=True)
         with tempfile.TemporaryDirectory(prefix="kmm-sign-image-") as folder:
-            return _Work(unsigned, signed, wanted, signer, record, tell, Path(folder)).go(image)
+            return _Work(unsigned, signed, wanted, signer, record, tell, limit, Path(folder)).go(image)
     except (ManifestError, LayerError, ImageError) as error:
         raise ImageError(f"{unsigned.reference}: {_why(error)}") from None
 
@@ -151,10 +153,12 @@ class _Work:
         signer: Signer,
         record: Record,
         tell: Callable[[Sequence[str]], None],
+        limit: int,
         folder: Path,
     ) -> None:
         self._unsigned, self._signed, self._wanted = unsigned, signed, wanted
         self._signer, self._record, self._tell, self._folder = signer, record, tell, folder
+        self._allowance = modules.Allowance(most=limit, check=unsigned.client.check_deadline)
 
     def go(self, image: Image) -> Outcome:
         """Sign, then push."""
@@ -235,7 +239,7 @@ class _Work:
         configuration = _whole(place, source.config)
         openers = [partial(place.client.blob, place.repository, each) for each in source.layers]
         folder = Path(tempfile.mkdtemp(dir=self._folder))
-        layer = modules.sign(openers, self._wanted, self._signer, folder)
+        layer = modules.sign(openers, self._wanted, self._signer, folder, self._allowance)
         number = len(layer.files)
         said = self._record.annotations(records.content([layer.layer.digest], index=False))
         configuration = addition.add_to_configuration(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from kmm.signing.compression import SIZE_MOST
 from kmm.signing.errors import ModuleError
 from kmm.signing.signer import Signer
 
-LIMITS = Limits(file=SIZE_MOST, files=4 * SIZE_MOST)
+TOGETHER_MOST = 4 * 1024 * 1024 * 1024
+"""Bytes of all modules that are signed together, unpacked."""
 
 _SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 # They speak of the contents that a file had before.
@@ -26,6 +28,31 @@ _PACKED = re.compile(r"\.ko\.(xz|gz|zst)$")
 _NEAREST_RATIO = 0.4
 _SHOWN_MOST = 3
 _SHOWN_LONGEST = 300
+
+
+@dataclass(slots=True, kw_only=True)
+class Allowance:
+    """How much may be signed: of an index, in all its images together.
+
+    `most`: bytes, unpacked; `check`: raises where there is no more time.
+    """
+
+    most: int = TOGETHER_MOST
+    check: Callable[[], None] = lambda: None
+    used: int = 0
+
+    def need(self, size: int) -> None:
+        """Raise ImageError where it does not last for `size` more bytes."""
+        if self.used + size > self.most:
+            raise ImageError(
+                f"has modules that are together larger than {self.most / 1024**3:g} GiB, unpacked: name fewer, or "
+                "allow more with --modules-limit (of a Module: sign.params.modulesLimitGiB)"
+            )
+
+    def use(self, size: int) -> None:
+        """Count a module that was signed. Raises as `need`."""
+        self.need(size)
+        self.used += size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,18 +83,22 @@ def every(directory: str, kernel: str | None) -> tuple[str, ...]:
     return tuple(f"{modules}/**/*{suffix}" for suffix in _SUFFIXES)
 
 
-def sign(openers: Sequence[Opener], wanted: Sequence[str], signer: Signer, folder: Path) -> SignedLayer:
+def sign(
+    openers: Sequence[Opener], wanted: Sequence[str], signer: Signer, folder: Path, allowance: Allowance | None = None
+) -> SignedLayer:
     """Sign the modules that `wanted` names: paths and patterns.
 
     `folder`: an empty one, for what is too large for memory.
 
     Raises:
         NoModulesError: none of it is there.
-        ImageError: a file is no module.
+        ImageError: a file is no module, or `allowance` does not last.
         LayerError: a layer cannot be read.
-        Whatever the openers and the signer raise.
+        Whatever the openers, the signer and the allowance's check raise.
     """
-    found = layers.locate(openers, wanted, _Spool(folder), LIMITS)
+    allowance = allowance or Allowance()
+    limits = Limits(file=SIZE_MOST, files=sys.maxsize)  # together they are for the allowance
+    found = layers.locate(openers, wanted, _Spool(folder, allowance), limits, allowance.check)
     if not found.files:
         raise NoModulesError(missing(wanted, found.nearby))
     absent = [each for each in asked(found.missing) if each not in asked(set(wanted).difference(found.missing))]
@@ -79,7 +110,7 @@ def sign(openers: Sequence[Opener], wanted: Sequence[str], signer: Signer, folde
             entries.setdefault(path, NewEntry(path=path, attributes=attributes))
         same_as, replaced = first.get((each.layer, each.stored), ("", 0))
         if not same_as:
-            replaced = _sign(each, signer)
+            replaced = _sign(each, signer, allowance)
             first[each.layer, each.stored] = each.path, replaced
         kept = {name: value for name, value in each.attributes.xattrs.items() if name not in _XATTRS_DROPPED}
         entries[each.path] = NewEntry(
@@ -123,14 +154,16 @@ def missing(wanted: Sequence[str], names: Sequence[str]) -> str:
     return f"has no {said}; what is near: {shown(near)}"
 
 
-def _sign(located: Located[Path], signer: Signer) -> int:
+def _sign(located: Located[Path], signer: Signer, allowance: Allowance) -> int:
     """Sign the file where it is kept, and return how many older signatures it had."""
+    allowance.check()
     made = located.content.with_suffix(".signed")
     try:
         with located.content.open("rb") as source, made.open("wb") as target:
             signed = signer.sign(source, target)
     except ModuleError as error:
         raise ImageError(f"has a file that cannot be signed: {_shown(f'/{located.path}')} {error}") from None
+    allowance.use(signed.size)
     made.replace(located.content)
     return signed.replaced
 
@@ -148,13 +181,16 @@ def _shown(path: str) -> str:
 
 
 class _Spool:
-    """Keeps contents in files."""
+    """Keeps contents in files. Unpacked, they are not smaller than what is kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._number = folder, 0
+    def __init__(self, folder: Path, allowance: Allowance) -> None:
+        self._folder, self._allowance = folder, allowance
+        self._number = self._size = 0
 
     def keep(self, member: Member) -> Path:
         self._number += 1
+        self._size += member.size
+        self._allowance.need(self._size)
         path = self._folder / f"{self._number}"
         with path.open("wb") as stream:
             while piece := member.read(CHUNK):
@@ -162,4 +198,5 @@ class _Spool:
         return path
 
     def drop(self, kept: Path) -> None:
+        self._size -= kept.stat().st_size
         kept.unlink()

@@ -64,6 +64,11 @@ class Client:
         self.host = host
         self._registry = Conversation(host, access, session, Deadline(deadline_s))
 
+    def check_deadline(self) -> None:
+        """Raise Unavailable where the time for everything is over, for who works on what was read."""
+        if not self._registry.deadline.left_s():
+            raise Unavailable(f"{self.host}: what it sent was not done with in {self._registry.deadline.seconds:g} s")
+
     # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def resolve(self, reference: Reference, *, annotations: bool = False) -> Image | None:

@@ -90,6 +90,6 @@ def _files(
 ) -> dict[str, bytes]:
     openers = [partial(client.blob, repository, each) for each in manifest.layers]
     try:
-        return layers.find(openers, files, limits)
+        return layers.find(openers, files, limits, client.check_deadline)
     except LayerError as error:
         raise Unavailable(f"{client.host}: a layer of {repository} {error}") from None

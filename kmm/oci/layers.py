@@ -94,23 +94,33 @@ class Found(Generic[T]):
     nearby: tuple[str, ...]
 
 
-def find(layers: Sequence[Opener], paths: Sequence[str], limits: Limits | None = None) -> dict[str, bytes]:
+def find(
+    layers: Sequence[Opener],
+    paths: Sequence[str],
+    limits: Limits | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> dict[str, bytes]:
     """Return the contents of the files at `paths` (absolute) in an image; what is not there is left out.
 
-    `layers`: the lowest first, as manifests have them.
+    `layers`: the lowest first, as manifests have them. `check`: called again and again meanwhile, and raises where
+    there is no more time: what is small where it comes from may be large, unpacked.
 
     Raises:
         LayerError: a layer is broken, compressed in a way that cannot be read here, or exceeds a limit.
-        Whatever the openers and their streams raise.
+        Whatever the openers, their streams and `check` raise.
     """
     top = len(layers) - 1
     searches = [_Search[bytes](asked=path, at=normal(path), top=top, layer=top) for path in dict.fromkeys(paths)]
-    _Walk(layers, _Memory(), limits or Limits()).go(searches, [])
+    _Walk(layers, _Memory(), Budget(limits or Limits(), check)).go(searches, [])
     return {each.asked: each.found.content for each in searches if each.found is not None}
 
 
 def locate(
-    layers: Sequence[Opener], wanted: Sequence[str], keeper: Keeper[T], limits: Limits | None = None
+    layers: Sequence[Opener],
+    wanted: Sequence[str],
+    keeper: Keeper[T],
+    limits: Limits | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Found[T]:
     """Return where the files are that `wanted` names (absolute paths and patterns, as kmm.oci.glob has them).
 
@@ -118,7 +128,7 @@ def locate(
     `..` in it, which nobody writes who means well.
     """
     top = len(layers) - 1
-    walk = _Walk(layers, keeper, limits or Limits(), nearby := _Nearby(wanted))
+    walk = _Walk(layers, keeper, Budget(limits or Limits(), check), nearby := _Nearby(wanted))
     asked = list(dict.fromkeys(wanted))
     searches = [
         _Search[T](asked=path, at=normal(path), top=top, layer=top) for path in asked if not glob.is_glob(path)
@@ -466,10 +476,10 @@ class _Walk(Generic[T]):
     """Goes through the layers of an image as often as the searches need it."""
 
     def __init__(
-        self, layers: Sequence[Opener], keeper: Keeper[T], limits: Limits, nearby: _Nearby | None = None
+        self, layers: Sequence[Opener], keeper: Keeper[T], budget: Budget, nearby: _Nearby | None = None
     ) -> None:
-        self._layers, self._keeper, self._budget = layers, keeper, Budget(limits)
-        self._placement = Placement(self._budget.limits)
+        self._layers, self._keeper, self._budget = layers, keeper, budget
+        self._placement = Placement(budget.limits)
         self.nearby = nearby  # where there is one, all of the rest is wanted too: attributes, and no `..`
 
     def go(self, searches: Sequence[_Search[T]], globs: Sequence[_Glob[T]]) -> None:

@@ -69,9 +69,13 @@ class Readable(Protocol):
 
 @dataclass(slots=True)
 class Budget:
-    """How much was read so far, against the limits."""
+    """How much was read so far, against the limits.
+
+    `check`: called again and again meanwhile, and raises where there is no more time.
+    """
 
     limits: Limits
+    check: Callable[[], None] = lambda: None
     total: int = 0
     entries: int = 0
     kept: int = 0
@@ -79,6 +83,7 @@ class Budget:
 
     def read(self, size: int) -> None:
         """Count bytes, unpacked. Raises LayerError where they are too many, as all methods do."""
+        self.check()
         self.total += size
         if self.total > self.limits.total:
             raise LayerError(f"unpacks to more than {_shown(self.limits.total)}")

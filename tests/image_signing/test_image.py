@@ -262,6 +262,35 @@ def test_a_pattern_that_fits_nothing_while_others_do_is_told(served, sign, push)
     assert told == ["nothing in it fits /none/*.ko"]
 
 
+def test_all_images_of_an_index_have_one_limit(served, sign, push):
+    digests = {each: push(f"acme:{each}", architecture=each) for each in ("amd64", "arm64")}
+    served.registry.push_index("acme:all", digests)
+    sign("acme:all", None, PATH, limit=2 * len(SIGNED))
+    with pytest.raises(ImageError, match="its image for linux/arm64 has modules that are together larger than"):
+        sign("acme:all", None, PATH, limit=2 * len(SIGNED) - 1)
+
+
+def test_the_deadline_is_for_the_work_too(served, push, signer, monkeypatch):
+    push()
+    source = Named(client=served.client(deadline_s=30), reference=served.reference("acme:1"))
+    deadline = source.client._registry.deadline
+    monkeypatch.setattr(source.client, "blob", late(source.client.blob, deadline))
+    with pytest.raises(Unavailable, match="what it sent was not done with in 30 s"):
+        image.sign(source, None, [PATH], signer)
+
+
+def late(blob, deadline):
+    """Return `blob`, but there is no time left once the layer, which comes after the configuration, was opened."""
+    opened = []
+
+    def open_blob(*arguments):
+        opened.append(blob(*arguments))
+        deadline.until -= 60 * (len(opened) == 2)
+        return opened[-1]
+
+    return open_blob
+
+
 def test_what_is_told_is_bounded(served, sign, push):
     push()
     told = []

@@ -12,7 +12,7 @@ from signing.test_compression import pack
 
 from kmm.image_signing import modules
 from kmm.image_signing.errors import ImageError, NoModulesError
-from kmm.image_signing.modules import SignedFile
+from kmm.image_signing.modules import Allowance, SignedFile
 from kmm.oci.layers import LayerError
 from kmm.signing.compression import Compression
 
@@ -134,6 +134,50 @@ def test_an_image_without_modules_says_so(signed):
 
 
 def test_a_module_that_is_a_bomb_is_refused(signed, monkeypatch):
-    monkeypatch.setattr(modules, "LIMITS", modules.Limits(file=1000))
+    monkeypatch.setattr(modules, "SIZE_MOST", 1000)
     with pytest.raises(LayerError, match="larger than 1000 bytes"):
         signed("/a.ko", gzip.compress(tar(("a.ko", MODULE))))
+
+
+@pytest.mark.parametrize("how", [Compression.NONE, Compression.XZ])
+def test_modules_are_bounded_together_and_the_limit_is_told(signer, tmp_path, how):
+    data = pack(MODULE, how)
+    replaced = (f"m/2.ko{how.value}", b"dropped" * 10)
+    layer = tar(replaced, *[(f"m/{number}.ko{how.value}", data) for number in range(5)])
+    wanted = [f"/m/?.ko{how.value}"]
+
+    def size(most):
+        allowance = Allowance(most=most)
+        modules.sign(Layers(layer).openers, wanted, signer, tmp_path, allowance)
+        return allowance.used
+
+    together = size(1 << 30)
+    assert together == 5 * len(SIGNED)
+    assert size(together) == together
+    with pytest.raises(
+        ImageError, match=r"larger than [0-9.e-]+ GiB, unpacked: .* with --modules-limit \(of a Module: "
+    ):
+        size(together - 1)
+    with pytest.raises(ImageError, match="together larger than"):
+        size(2 * len(data))
+
+
+def test_no_time_is_left_for_a_layer_that_does_not_end_nor_for_the_next_module(signer, tmp_path):
+    layer = gzip.compress(tar(("m/a.ko", MODULE), ("m/b.ko", MODULE), ("zeros", bytes(20 << 20))))
+    checks = []
+
+    def until(number):
+        def check():
+            checks.append(number)
+            if len(checks) > number:
+                raise TimeoutError
+
+        checks.clear()
+        return Allowance(check=check)
+
+    modules.sign(Layers(layer).openers, ["/m/*"], signer, tmp_path, until(1 << 30))
+    whole = len(checks)
+    assert whole > 20 * 4, "as often as pieces are unpacked"
+    for number in (2, whole // 2, whole - 1):
+        with pytest.raises(TimeoutError):
+            modules.sign(Layers(layer).openers, ["/m/*"], signer, tmp_path, until(number))
