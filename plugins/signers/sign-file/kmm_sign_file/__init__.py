@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from kmm.contract import Finding, Kind, Manifest, Progress, Settings, SettingsError, Signer, SignRequest
@@ -14,6 +14,7 @@ from kmm.job import (
     JobOptions,
     Mounted,
     authorities_mount,
+    is_name,
     job,
     job_options,
     literal,
@@ -37,21 +38,25 @@ _REGISTRIES, _AUTHORITIES, _TEMPORARY = "/run/kmm/registries", "/run/kmm/authori
 _TERMINATION_LOG = "/dev/termination-log"  # where containers have it that name no other
 # It ends before the Job's deadline ends it, so as to say what took so long.
 _SPARE_S = 15
-_PARAMS = ("hash", *JOB_OPTIONS)
+_PARAMS = ("hash", "modulesLimitGiB", *JOB_OPTIONS)
+_LIMIT_GIB, _LIMIT_LARGEST_GIB = 4, 1024
+# 100 MB are needed, 80 MB more for what `xz -9` has packed; the rest is for what is written and not on the disk yet.
+_OPTIONS = JobOptions(resources={"requests": {"memory": "128Mi"}, "limits": {"memory": "512Mi"}})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignFile:
     """Renders one Job. `image`: the operator's; `user`: None where the cluster chooses who its pods run as.
 
-    `authorities`: a ConfigMap of the Module's namespace, or none.
+    `authorities`: a ConfigMap of the Module's namespace, or none. `limit_gib`: of all modules together, unpacked.
     """
 
     image: str = ""
     user: int | None = _USER
     authorities: str = ""
     hash_name: str = "sha256"
-    options: JobOptions = field(default_factory=JobOptions)
+    limit_gib: int = _LIMIT_GIB
+    options: JobOptions = _OPTIONS
     name: str = _NAME
     owns: tuple[Kind, ...] = (JOB,)
     requires: tuple[str, ...] = ("key_secret", "cert_secret")
@@ -59,14 +64,15 @@ class SignFile:
     def render(self, request: SignRequest) -> Sequence[Manifest]:
         """Return the Job. The core adds its name and labels. Raises ValueError for what a Module asks wrongly."""
         refuse_unknown(request.params, _PARAMS, "sign.params")
-        hash_name, options = _params(request.params, self.hash_name, self.options, "sign.params")
+        hash_name, limit_gib = _params(request.params, self.hash_name, self.limit_gib, "sign.params")
+        options = job_options(request.params, self.options, "sign.params")
         if not self.image:
             raise ValueError(
                 "no image to sign with is known: set RELATED_IMAGES_SIGN, or plugins.options.sign-file.image, to the "
                 "operator's own image"
             )
-        mounted = list(self._mounted(request))
-        arguments = self._arguments(request, hash_name, options.deadline_s)
+        mounted = list(self._mounted(request, limit_gib))
+        arguments = self._arguments(request, hash_name, limit_gib, options.deadline_s)
         container: dict[str, Any] = {
             "name": "sign-file",
             "image": self.image,
@@ -94,7 +100,7 @@ class SignFile:
         """Say how far the Job has come, and why it failed."""
         return observe_job(objects, pods)
 
-    def _mounted(self, request: SignRequest) -> Iterator[Mounted]:
+    def _mounted(self, request: SignRequest, limit_gib: int) -> Iterator[Mounted]:
         wanted: dict[str, list[str]] = {}
         for secret, keys in ((request.key_secret, ("key", "passphrase")), (request.cert_secret, ("cert",))):
             wanted.setdefault(secret or "", []).extend(keys)
@@ -106,15 +112,18 @@ class SignFile:
             yield secret_files_mount(f"registry-{number}", secret, files, f"{_REGISTRIES}/{number}")
         if self.authorities:
             yield authorities_mount(self.authorities, _AUTHORITIES)
+        # The modules as they are and as they were signed, and the one that exceeds the limit.
+        room = {"sizeLimit": f"{2 * limit_gib + 2}Gi"}
         yield Mounted(
-            volume={"name": "temporary", "emptyDir": {}}, mount={"name": "temporary", "mountPath": _TEMPORARY}
+            volume={"name": "temporary", "emptyDir": room}, mount={"name": "temporary", "mountPath": _TEMPORARY}
         )
 
-    def _arguments(self, request: SignRequest, hash_name: str, deadline_s: int) -> Iterator[str]:
+    def _arguments(self, request: SignRequest, hash_name: str, limit_gib: int, deadline_s: int) -> Iterator[str]:
         yield f"--key={SECRETS}/{request.key_secret}/key"
         yield f"--cert={SECRETS}/{request.cert_secret}/cert"
         yield f"--passphrase-file={SECRETS}/{request.key_secret}/passphrase"
         yield f"--hash={hash_name}"
+        yield f"--modules-limit={limit_gib}"
         yield f"--timeout={max(1, deadline_s - _SPARE_S)}"
         yield f"--warnings-file={_TERMINATION_LOG}"
         yield from (f"--docker-config={_REGISTRIES}/{number}" for number in range(len(_credentials(request))))
@@ -141,26 +150,34 @@ class SignFile:
 def kmm_signers(settings: Settings) -> list[Signer]:
     """Offer it, under the name `sign-file`.
 
-    Options: `image`, `runAsUser`, `caConfigMap`, `hash`, `activeDeadlineSeconds`, `resources`.
+    Options: `image`, `runAsUser`, `caConfigMap`, `hash`, `modulesLimitGiB`, `activeDeadlineSeconds`, `resources`.
     """
     given = settings.only("image", "runAsUser", "caConfigMap", *_PARAMS)
     image = given.get("image", settings.images.get("sign", settings.images.get("operator", "")))
-    authorities = given.get("caConfigMap", "")
+    authorities = given.get("caConfigMap")
     user = given.get("runAsUser", _USER)
-    if not isinstance(authorities, str):
+    if authorities is not None and not is_name(authorities):
         raise SettingsError("caConfigMap: must be a name")
     if user is not None and (type(user) is not int or not 0 < user <= _USER_LARGEST):
         raise SettingsError(
             "runAsUser: must be the number of a user who is not root, or null for the cluster's choice"
         )
     try:
-        hash_name, options = _params(given, "sha256", JobOptions(), "plugins.options.sign-file")
+        hash_name, limit_gib = _params(given, "sha256", _LIMIT_GIB, "plugins.options.sign-file")
+        options = job_options(given, _OPTIONS, "plugins.options.sign-file")
         if image != "":
             reference.parse(_text(image))
     except ValueError as error:
         raise SettingsError(str(error)) from None
     return [
-        SignFile(image=image, user=user, authorities=authorities, hash_name=hash_name, options=options),
+        SignFile(
+            image=image,
+            user=user,
+            authorities=authorities or "",
+            hash_name=hash_name,
+            limit_gib=limit_gib,
+            options=options,
+        ),
     ]
 
 
@@ -174,7 +191,8 @@ def _findings(module: Manifest) -> Iterator[Finding]:
         params = _map(sign.get("params"))
         try:
             refuse_unknown(params, _PARAMS, "params")
-            _params(params, "sha256", JobOptions(), "params")
+            _params(params, "sha256", _LIMIT_GIB, "params")
+            job_options(params, _OPTIONS, "params")
         except ValueError as error:
             yield Finding(path=f"{path}.params", message=str(error))
 
@@ -184,11 +202,14 @@ def _credentials(request: SignRequest) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*([request.push_secret] if request.push_secret else []), *request.pull_secrets]))
 
 
-def _params(given: Mapping[str, Any], hash_name: str, options: JobOptions, where: str) -> tuple[str, JobOptions]:
+def _params(given: Mapping[str, Any], hash_name: str, limit_gib: int, where: str) -> tuple[str, int]:
     found = given.get("hash", hash_name)
     if found not in HASHES:
         raise ValueError(f"{where}.hash: must be one of {', '.join(HASHES)}")
-    return str(found), job_options(given, options, where)
+    limit = given.get("modulesLimitGiB", limit_gib)
+    if type(limit) is not int or not 0 < limit <= _LIMIT_LARGEST_GIB:
+        raise ValueError(f"{where}.modulesLimitGiB: must be a whole number from 1 to {_LIMIT_LARGEST_GIB}")
+    return str(found), limit
 
 
 def _map(value: object) -> Manifest:

@@ -201,6 +201,8 @@ def test_without_an_image_it_says_what_to_set():
         ({"hash": 1}, "sign.params.hash: must be one of"),
         ({"hsh": "sha256"}, 'sign.params: unknown "hsh"; did you mean "hash"?'),
         ({"activeDeadlineSeconds": 0}, "sign.params.activeDeadlineSeconds: must be a whole number"),
+        ({"modulesLimitGiB": 0}, "sign.params.modulesLimitGiB: must be a whole number from 1 to 1024"),
+        ({"modulesLimitGiB": True}, "sign.params.modulesLimitGiB: must be a whole number"),
     ],
 )
 def test_params_that_are_wrong_are_refused(params, said):
@@ -219,6 +221,8 @@ def test_params_that_are_wrong_are_refused(params, said):
         ({"runAsUser": "me"}, "runAsUser: must be the number"),
         ({"runAsUser": True}, "runAsUser: must be the number"),
         ({"caConfigMap": 1}, "caConfigMap: must be a name"),
+        ({"caConfigMap": ""}, "caConfigMap: must be a name"),
+        ({"caConfigMap": "../a"}, "caConfigMap: must be a name"),
         ({"hash": []}, "plugins.options.sign-file.hash: must be one of"),
         ({"resources": 1}, "plugins.options.sign-file.resources: must be an object"),
     ],
@@ -245,7 +249,7 @@ def found(manifest):
 def test_a_module_that_asks_for_it_wrongly_is_told():
     wrong = module({"signer": "sign-file", "params": {"x": 1}}, {"sign": {"params": {"hash": "md5"}}})
     assert found(wrong) == [
-        ("sign.params", 'params: unknown "x" (known: hash, activeDeadlineSeconds, resources)'),
+        ("sign.params", 'params: unknown "x" (known: hash, modulesLimitGiB, activeDeadlineSeconds, resources)'),
         ("kernelMappings[0].sign.params", "params.hash: must be one of sha224, sha256, sha384, sha512"),
     ]
     assert found(module({"signer": "hsm", "params": {"x": 1}}, {"sign": {"params": {"x": 1}}})) == []
@@ -270,6 +274,25 @@ def test_any_json_is_judged(manifest):
 
 def test_what_it_makes_depends_on_nothing_else():
     assert render(**EVERYTHING) == render(**EVERYTHING)
+
+
+def room(made):
+    return next(each["emptyDir"]["sizeLimit"] for each in made["volumes"] if each["name"] == "temporary")
+
+
+def test_memory_and_temporary_files_are_bounded_and_the_bounds_can_be_others():
+    default = {"requests": {"memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+    more = {"limits": {"memory": "1Gi"}}
+    (configured,) = kmm_signers(Settings(options={"image": IMAGE, "resources": more, "modulesLimitGiB": 8}))
+    for made, resources, size, limit in (
+        (pod(), default, "10Gi", 4),
+        (pod(configured), more, "18Gi", 8),
+        (pod(configured, params={"resources": {}, "modulesLimitGiB": 1}), None, "4Gi", 1),
+        (pod(params={"resources": more, "modulesLimitGiB": 20}), more, "42Gi", 20),
+    ):
+        (container,) = made["containers"]
+        assert (container.get("resources"), room(made)) == (resources, size)
+        assert f"--modules-limit={limit}" in container["args"]
 
 
 def test_progress_is_the_jobs():
