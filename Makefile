@@ -6,6 +6,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PLUGINS := $(wildcard plugins/*/*)
+EXAMPLE := examples/acme-kmm
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -60,6 +61,7 @@ lint: $(READY) ## check style, types, layers, and that the lock and the generate
 	@$(BIN)/ruff format --check
 	@$(BIN)/lint-imports --no-logo >.cache/lint-imports 2>&1 || { cat .cache/lint-imports; exit 1; }
 	@$(BIN)/mypy
+	@cd $(EXAMPLE) && MYPY_CACHE_DIR=$(CURDIR)/.cache/mypy-example $(CURDIR)/$(BIN)/mypy
 	@$(BIN)/basedpyright
 	@cp requirements.lock .cache/requirements.lock
 	@$(MAKE) --no-print-directory lock LOCK=.cache/requirements.lock

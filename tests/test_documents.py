@@ -20,7 +20,9 @@ from kmm.embedded.registry import Registry
 from kmm.loader import load_catalog
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*/*.md")])
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*/*.md"), *ROOT.glob("examples/*/*.md")]
+)
 
 
 def test_generated_documents_have_not_drifted():

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+EXAMPLE = Path(__file__).parents[1] / "examples/acme-kmm"
 
 
 def imported_by(statement: str) -> set[str]:
@@ -39,3 +43,16 @@ def test_the_operator_signs_nothing_itself():
     script = f"{imports}; print(*(name for name in sys.modules if name.startswith('kmm.signing')))"
     run = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLE.rglob("*.py")), ids=lambda path: path.name)
+def test_the_example_for_vendors_imports_what_is_made_for_them(path):
+    found = {
+        name
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [each.name for each in getattr(node, "names", ())]
+        )
+        if isinstance(node, ast.Import | ast.ImportFrom) and str(name).split(".")[0] == "kmm"
+    }
+    assert found <= {"kmm.contract", "kmm.conformance" if "tests" in path.parts[-2:] else "kmm.contract"}
