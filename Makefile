@@ -72,8 +72,10 @@ format: $(READY) ## format the code
 	@$(BIN)/ruff check --fix-only --quiet
 	@$(BIN)/ruff format --quiet
 
-demo: $(READY) ## see the whole life of Modules, in a cluster of its own; under 30 s
-	@$(BIN)/kmm demo
+demo: $(READY) ## see the whole life of Modules, in a cluster of its own, with a vendor's driver; under 30 s
+	@rm -rf .cache/vendor
+	@$(UV) pip install --quiet --no-deps --no-build-isolation --target .cache/vendor ./$(EXAMPLE)
+	@$(BIN)/kmm demo --plugins .cache/vendor $(if $(SVG),--svg $(SVG))
 
 e2e: wheels ## the wheels as a stranger uses them; a real control plane (built with Go, 8 minutes once); real builds (root, Debian: installs buildah)
 	@$(BIN)/pytest -m e2e --durations 5

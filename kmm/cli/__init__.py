@@ -112,6 +112,12 @@ def _run(
 def _demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running, to look around, until Ctrl-C.")] = False,
     svg: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write the screen as a picture.")] = None,
+    plugins: Annotated[
+        Path | None,
+        typer.Option(
+            "--plugins", metavar="DIR", help="Where acme-kmm is, of the examples: its driver takes part then."
+        ),
+    ] = None,
 ) -> None:
     """Show the whole life of Modules, in a cluster and a registry of its own.
 
@@ -119,7 +125,7 @@ def _demo(
     """
     from kmm.cli.demo import demo
 
-    raise typer.Exit(demo(keep=keep, svg=svg))
+    raise typer.Exit(demo(keep=keep, svg=svg, plugins=plugins))
 
 
 @app.command("status")

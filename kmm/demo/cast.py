@@ -1,14 +1,16 @@
-"""Who plays in the demo: nodes, images, Modules, keys, and a vendor's plugin package."""
+"""Who plays in the demo: nodes, images, Modules, keys."""
 
 from __future__ import annotations
 
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
+from kmm.demo import vendor as vendors
 from kmm.demo.builder import compiled
 from kmm.demo.keys import Pair
+from kmm.demo.vendor import Vendor
 from kmm.embedded.registry import Registry
+from kmm.oci import reference
 from kmm.signing.signer import Signer
 
 NAMESPACE = "kmm-demo"
@@ -26,30 +28,17 @@ ARG SPEED=1G
 RUN make MODULE=nic KERNEL=$KERNEL_FULL_VERSION SPEED=$SPEED
 RUN cp /run/secrets/nic-firmware/nic.bin {FIRMWARE}
 """
-MODULES = ("gpu", "nic", "acme", "tired")
-VENDOR = "acme-kmm"
+VENDORS_MODULE = "acme"
 _EXECUTOR, _OPERATOR = "tools/kaniko:1", "tools/kmm:1"
 
-_VENDORS_PLUGIN = '''\
-"""What Acme ships: its driver's Module, so that a user's own is three lines."""
 
-from kmm.contract import Driver
-
-
-def kmm_drivers(settings):
-    mapping = {"regexp": ".", "containerImage": settings.options["mirror"] + "/acme/card:${KERNEL_FULL_VERSION}"}
-    container = {"modprobe": {"moduleName": "acme_card"}, "kernelMappings": [mapping]}
-    return [Driver(name="acme-card", description="Acme cards", spec={"moduleLoader": {"container": container}})]
-'''
-
-
-def push_images(registry: Registry, pair: Pair) -> int:
+def push_images(registry: Registry, pair: Pair, vendor: Vendor | None) -> int:
     """Push an image of each driver for each kernel, signed, but the one that is to be built.
 
     Return how many there are.
     """
     signer = pair.signer()
-    names = {"team/gpu": "gpu", "team/nic": "nic", "acme/card": "acme_card", "team/tired": "tired"}
+    names = {"team/gpu": "gpu", "team/nic": "nic", "team/tired": "tired"}
     for repository, module in names.items():
         built = module == "nic"
         for kernel in (*KERNELS, *(() if built else (NEW_KERNEL,))):
@@ -62,36 +51,40 @@ def push_images(registry: Registry, pair: Pair) -> int:
     registry.push_image("team/tired-device-plugin:1", {"/plugin": b"plugin"})
     registry.push_image(_EXECUTOR, {"/kaniko/executor": b"executor"})
     registry.push_image(_OPERATOR, {"/usr/bin/kmm": b"kmm"})
-    return len(names) * (len(KERNELS) + 1) + 3
+    if vendor:
+        for kernel, image in vendor.images.items():
+            path = f"{vendor.folder}/lib/modules/{kernel}/{vendor.module}.ko"
+            module_bytes = _signed(compiled(vendor.module, kernel), signer)
+            registry.push_image(_named(image), {path: module_bytes, vendor.firmware: FIRMWARE_BYTES})
+        registry.push_image(_named(vendor.device_plugin), {"/plugin": b"plugin"})
+    return len(registry.images())
 
 
-def install_vendor(folder: Path) -> Path:
-    """Install a vendor's plugin package, as pip would, into a folder of its own; return that for PYTHONPATH."""
-    (folder / "acme_kmm.py").write_text(_VENDORS_PLUGIN)
-    info = folder / "acme_kmm-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {VENDOR}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[kmm.v1]\nacme = acme_kmm\n")
-    return folder
-
-
-def configuration(registry: Registry) -> dict[str, Any]:
+def configuration(registry: Registry, vendor: Vendor | None) -> dict[str, Any]:
     """Return the operator's configuration file."""
-    options = {
+    options: dict[str, Any] = {
         "oci": {"allowAddresses": ["127.0.0.0/8"]},
         "kaniko": {"image": f"{registry.host}/{_EXECUTOR}"},
         "sign-file": {"image": f"{registry.host}/{_OPERATOR}", "caConfigMap": "registry-ca"},
-        "acme": {"mirror": registry.host},
     }
+    allow = []
+    if vendor:
+        options[vendors.PLUGIN] = vendors.options(registry.host)
+        allow.append(vendors.DISTRIBUTION)
     return {
         "caFile": str(registry.ca_file),
         "metricsAddress": "127.0.0.1:0",
         "healthAddress": "127.0.0.1:0",
-        "plugins": {"allow": [VENDOR], "options": options},
+        "plugins": {"allow": allow, "options": options},
     }
 
 
-def modules(registry: Registry) -> list[dict[str, Any]]:
+def vendors_module() -> dict[str, Any]:
+    """Return the Module of a vendor's driver."""
+    return _module(VENDORS_MODULE, driver=vendors.DRIVER)
+
+
+def modules(registry: Registry, vendor: Vendor | None) -> list[dict[str, Any]]:
     """Return the Modules: pre-built; built and signed where missing, with firmware; a vendor's; a wrong one."""
     built = {
         "build": {
@@ -111,7 +104,7 @@ def modules(registry: Registry) -> list[dict[str, Any]]:
             moduleLoader={"container": built},
             devicePlugin={"container": {"image": f"{registry.host}/team/nic-device-plugin:1"}},
         ),
-        _module("acme", driver="acme-card"),
+        *([vendors_module()] if vendor else []),
         _module(
             "tired",
             moduleLoader={"container": _container(registry, "team/tired", moduleName="tired")},
@@ -126,6 +119,12 @@ def modules(registry: Registry) -> list[dict[str, Any]]:
 def _container(registry: Registry, repository: str, **modprobe: str) -> dict[str, Any]:
     image = f"{registry.host}/{repository}:${{KERNEL_FULL_VERSION}}"
     return {"modprobe": modprobe, "kernelMappings": [{"regexp": ".", "containerImage": image}]}
+
+
+def _named(image: str) -> str:
+    """Return the repository and tag of an image."""
+    found = reference.parse(image)
+    return f"{found.path}:{found.tag}"
 
 
 def _signed(module: bytes, signer: Signer) -> bytes:

@@ -5,12 +5,13 @@ Their kernels load only what is signed, as with Secure Boot.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import re
 import shlex
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -32,17 +33,29 @@ _REMOVE = re.compile(r"^remove (\S+) (\S+)$", re.MULTILINE)
 _DEADLINE_S = 10.0
 
 
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
+    """Read modprobe's arguments, as far as a loader has them."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("-v", "--verbose", action="store_true")
+    parser.add_argument("-r", "--remove", action="store_true")
+    parser.add_argument("-d", "--dirname", default="/")
+    parser.add_argument("name")
+    parser.add_argument("parameters", nargs="*")
+    return parser.parse_args(words)
+
+
 class Nodes:
     """The kernels of the nodes. `loaded`: what was compiled, by node and module; `firmware`: files by node.
 
-    `trusted`: whose signatures they take; `told` hears of each module that comes or goes.
+    They know firmware by the paths in images that are given; `trusted`: whose signatures they take; `told` hears of
+    each module that comes or goes.
     """
 
     def __init__(
         self,
         session: Session,
         access: Access,
-        firmware: str,
+        firmware: Sequence[str],
         trusted: Certificate,
         told: Callable[[str, str], None],
     ) -> None:
@@ -51,6 +64,7 @@ class Nodes:
         self._lock = threading.Lock()
         self.loaded: dict[str, dict[str, str]] = {}
         self.firmware: dict[str, dict[str, bytes]] = {}
+        self._brought: dict[str, list[str]] = {}  # by the pod's uid
 
     async def run(self, run: Run) -> Exit:
         """Carry out builds, signatures and a loader's hooks; everything else just runs."""
@@ -66,14 +80,13 @@ class Nodes:
         # As the command has it: the firmware first, for which a driver looks as soon as it is loaded.
         for folder, _target in _COPY.findall(text):
             await self._copy(run, folder)
-        for folder, _target in _REMOVE.findall(text):
-            self._remove(run, folder)
+        if _REMOVE.search(text):
+            self._remove(run)
         for called in _MODPROBE.findall(text):
-            words = shlex.split(called)[1:]
-            name = words[-1]
-            if any(word.startswith("-r") for word in words):
-                self._unload(run, name)
-            elif failed := await self._load(run, words[words.index("-d") + 1], name):
+            modprobe = _arguments(shlex.split(called)[1:])
+            if modprobe.remove:
+                self._unload(run, modprobe.name)
+            elif failed := await self._load(run, modprobe.dirname, modprobe.name):
                 return Exit(code=1, output=failed)
         return Exit()
 
@@ -115,16 +128,17 @@ class Nodes:
             self._told(run.node, f"modprobe -r {name}: unloaded")
 
     async def _copy(self, run: Run, folder: str) -> None:
-        path = f"{folder}/{Path(self._firmware).name}"
-        found = await asyncio.to_thread(self.inspect, str(run.container["image"]), path)
-        if found and path in found.files:
+        known = [path for path in self._firmware if str(Path(path).parent) == folder]
+        found = await asyncio.to_thread(self.inspect, str(run.container["image"]), *known)
+        if found:
             with self._lock:
-                self.firmware.setdefault(run.node, {})[path] = found.files[path]
+                self._brought[run.pod["metadata"]["uid"]] = list(found.files)
+                self.firmware.setdefault(run.node, {}).update(found.files)
 
-    def _remove(self, run: Run, folder: str) -> None:
-        if folder == str(Path(self._firmware).parent):
-            with self._lock:
-                self.firmware.pop(run.node, None)
+    def _remove(self, run: Run) -> None:
+        with self._lock:
+            for path in self._brought.pop(run.pod["metadata"]["uid"], ()):
+                self.firmware[run.node].pop(path, None)
 
 
 async def _sign(run: Run) -> Exit:

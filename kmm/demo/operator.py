@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,19 +14,26 @@ from pathlib import Path
 from typing import Any
 
 _STOP_S = 15.0
+_METRICS = re.compile(r"metrics at (\S+),")
 
 
 class OperatorProcess:
-    """Runs the operator; `told` hears each line of its log."""
+    """Runs the operator; `told` hears each line of its log. `plugins`: a folder with more of them."""
 
     def __init__(
-        self, kubeconfig: Path, config: Path, namespace: str, plugins: Path, told: Callable[[dict[str, Any]], None]
+        self,
+        kubeconfig: Path,
+        config: Path,
+        namespace: str,
+        plugins: Path | None,
+        told: Callable[[dict[str, Any]], None],
     ) -> None:
-        paths = [str(plugins), os.environ.get("PYTHONPATH", "")]
+        paths = [str(plugins or ""), os.environ.get("PYTHONPATH", "")]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("KMM_")}
         environment |= {"OPERATOR_NAMESPACE": namespace, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self._told = told
         self.said: list[str] = []
+        self.metrics = ""
         self._process = subprocess.Popen(  # noqa: S603 -- our own command
             [sys.executable, "-m", "kmm.cli", "run", "--kubeconfig", str(kubeconfig), "--config", str(config)],
             env=environment,
@@ -71,4 +79,6 @@ class OperatorProcess:
             except ValueError:
                 continue
             if isinstance(said, dict):
+                if found := _METRICS.match(str(said.get("msg"))):
+                    self.metrics = found[1]
                 self._told(said)

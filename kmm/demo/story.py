@@ -7,12 +7,13 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import urllib3
 import yaml
 
 from kmm.api.crd import custom_resource_definition
@@ -20,15 +21,17 @@ from kmm.api.kinds import KINDS
 from kmm.contract import Access
 from kmm.core import names
 from kmm.demo import cast, keys
+from kmm.demo import vendor as vendors
 from kmm.demo.builder import compiled, text_of
 from kmm.demo.node import Nodes
 from kmm.demo.operator import OperatorProcess
 from kmm.demo.screen import Screen
+from kmm.demo.vendor import Vendor
 from kmm.embedded.cluster import Cluster
 from kmm.embedded.kubelet import Pace
 from kmm.embedded.pull import from_registry
 from kmm.embedded.registry import Registry
-from kmm.errors import KmmError
+from kmm.errors import KmmError, PluginError
 from kmm.oci.address import Addresses, parse_networks
 from kmm.oci.session import Session
 from kmm.runtime.kinds import MODULE, path_of
@@ -37,6 +40,7 @@ from kmm.signing import verification
 
 _PATIENCE_S = 60.0  # a machine may be slow; what is shown is how long it took
 _LOOK_S = 0.05
+_ANSWER_S = 5.0
 _SPEED = "25G"  # what the card does with the arguments of its Module
 _ACTIONS = ("Create", "Replace", "Delete")
 _DAEMON_SETS = f"/apis/apps/v1/namespaces/{cast.NAMESPACE}/daemonsets"
@@ -49,7 +53,7 @@ class StoryError(KmmError):
 class Story:
     """A cluster, a registry and an operator, and what an administrator does with them."""
 
-    def __init__(self, screen: Screen, stack: ExitStack) -> None:
+    def __init__(self, screen: Screen, stack: ExitStack, plugins: Path | None) -> None:
         self.screen = screen
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kmm-demo-")))
         session = Session(Addresses(allowed=parse_networks(["127.0.0.0/8"])), environ={})
@@ -57,7 +61,10 @@ class Story:
         self.registry = stack.enter_context(Registry(auth="bearer", users={"robot": "s3cret"}, public=("*",)))
         access = Access(ca_pem=self.registry.ca_pem)
         self.pair = keys.make()
-        self.nodes = Nodes(session, access, cast.FIRMWARE, self.pair.certificate(), self._of_node)
+        self._lacking = ""
+        self.vendor = self._find_vendor(needed=plugins is not None)
+        firmware = [cast.FIRMWARE, *([self.vendor.firmware] if self.vendor else [])]
+        self.nodes = Nodes(session, access, firmware, self.pair.certificate(), self._of_node)
         pull = from_registry({self.registry.host: access})
         self.cluster = stack.enter_context(
             Cluster(program=self.nodes.run, pull=pull, pace=Pace(relist_s=0.05, back_off_s=0.5))
@@ -67,17 +74,24 @@ class Story:
         self.counts: Counter[str] = Counter()
         self._furnish()
         config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump(cast.configuration(self.registry)))
-        plugins = folder / "plugins"
-        plugins.mkdir()
+        config.write_text(yaml.safe_dump(cast.configuration(self.registry, self.vendor)))
         self.operator = OperatorProcess(
             self.cluster.kubeconfig(self.cluster.token("operator")),
             config,
             cast.NAMESPACE,
-            cast.install_vendor(plugins),
+            plugins,
             self._of_operator,
         )
         stack.callback(self.operator.stop)
+
+    def _find_vendor(self, *, needed: bool) -> Vendor | None:
+        try:
+            return vendors.find(self.registry.host, cast.vendors_module(), (*cast.KERNELS, cast.NEW_KERNEL))
+        except PluginError as error:
+            if needed:
+                raise StoryError(f"there is no driver of a vendor: {error}") from None
+            self._lacking = str(error)
+            return None
 
     # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -89,7 +103,7 @@ class Story:
         self._delete()
 
     def _furnish(self) -> None:
-        images = cast.push_images(self.registry, self.pair)
+        images = cast.push_images(self.registry, self.pair, self.vendor)
         create, resource = self.cluster.objects.create, self.cluster.objects.resource
         for kind in KINDS:
             self.cluster.call(create, resource("CustomResourceDefinition"), "", custom_resource_definition(kind))
@@ -110,24 +124,48 @@ class Story:
         self.screen.chapter("A cluster, and a registry, in this process")
         self.screen.line("cluster", f"API server at {self.cluster.url}, {len(cast.NODES)} nodes on 3 kernels")
         self.screen.line("registry", f"{self.registry.url}, with Bearer tokens and an own CA: {images} images")
+        if self.vendor:
+            self.screen.line("vendor", f"{vendors.DISTRIBUTION} {self.vendor.version}: its driver takes part")
+        else:
+            self.screen.line("vendor", f"none takes part: {self._lacking}")
         self.screen.line("nodes", f"their kernels load only what is signed: they trust {self.pair.certificate()}")
 
     def _apply(self) -> None:
-        self.screen.chapter("An administrator applies four Modules")
+        self.screen.chapter(f"An administrator applies {'four' if self.vendor else 'three'} Modules")
         path = path_of(MODULE, cast.NAMESPACE)
-        for module, what in zip(cast.modules(self.registry), _TOLD, strict=True):
+        for module in cast.modules(self.registry, self.vendor):
             self._post(path, module)
-            self.screen.line("apply", f"Module {module['metadata']['name']}: {what}")
-        self._wait("every driver is loaded on its six nodes", lambda: self._loaded("gpu", "nic", "acme_card"))
-        self._wait("the card's firmware is on the nodes", lambda: len(self.nodes.firmware) == len(cast.NODES))
+            name = module["metadata"]["name"]
+            self.screen.line("apply", f"Module {name}: {_TOLD[name]}")
+        self._wait("every driver is loaded on its six nodes", lambda: self._loaded(*self._drivers))
+        self._wait("the card's firmware is on the nodes", lambda: self._has_firmware(cast.FIRMWARE))
         self._wait(
             "its device plugin runs where the driver is loaded", lambda: self._available("nic") == len(cast.NODES)
         )
-        self._wait("these Modules are Ready", lambda: all(map(self._ready, ("gpu", "nic", "acme"))))
+        self._wait("these Modules are Ready", lambda: all(map(self._ready, self._right)))
+        if self.vendor:
+            self._look_at_the_vendors(self.vendor)
         self._wait(
             "the one with a mistake says so", lambda: "did you mean" in self._said("tired", "PluginsAvailable")
         )
         self.screen.line("tired", self._said("tired", "PluginsAvailable"), "yellow")
+
+    def _look_at_the_vendors(self, vendor: Vendor) -> None:
+        """Look at what only a vendor's own package can do."""
+        name, who = cast.VENDORS_MODULE, f"{vendors.DISTRIBUTION} {vendor.version}"
+        self._wait(f"the firmware that {who} brings is on the nodes", lambda: self._has_firmware(vendor.firmware))
+        self._wait("so is its device plugin", lambda: self._available(name) == len(cast.NODES))
+        (made,) = (each for each in self._daemon_sets() if _of(each, names.DEVICE_PLUGIN) == name)
+        pod = made["spec"]["template"]["spec"]
+        probes = [key for key in pod["containers"][0] if key.endswith("Probe")]
+        if not probes:
+            raise StoryError(
+                "the vendor's device plugin has no probe: it is not as the vendor's own renderer makes it"
+            )
+        self.screen.line(name, f"by a renderer of its own: {', '.join(probes)}")
+        self.screen.line(name, f"volumes {', '.join(each['name'] for each in pod['volumes'])}")
+        self._wait("the operator serves the metrics that it counts", lambda: vendors.METRIC in self._metrics())
+        self.screen.line(name, next(each for each in self._metrics().splitlines() if vendors.METRIC in each))
 
     def _upgrade_while_the_registry_is_away(self) -> None:
         node = "node-1"
@@ -151,15 +189,15 @@ class Story:
             lambda: "digest" in self._kernel("nic", cast.NEW_KERNEL),
         )
         self.screen.line("nic", f"{tag}, from its Dockerfile, its arguments and a Secret")
-        self._wait(f"the drivers are loaded on {node} too", lambda: self._loaded("nic", "gpu", "acme_card"))
+        self._wait(f"the drivers are loaded on {node} too", lambda: self._loaded(*self._drivers))
         wanted = text_of(compiled("nic", cast.NEW_KERNEL, _SPEED))
         if (found := self.nodes.loaded[node]["nic"]) != wanted:
             raise StoryError(f'what was built is not what was asked for: "{found}", and not "{wanted}"')
-        if self.nodes.firmware[node] != {cast.FIRMWARE: cast.FIRMWARE_BYTES}:
+        if self.nodes.firmware[node].get(cast.FIRMWARE) != cast.FIRMWARE_BYTES:
             raise StoryError("the firmware of the image that was built is not the Secret's")
         self.screen.good("it is built with the Module's arguments and the Secret's firmware")
         self._verify(tag)
-        self._wait("all is Ready again", lambda: all(map(self._ready, ("gpu", "nic", "acme"))))
+        self._wait("all is Ready again", lambda: all(map(self._ready, self._right)))
         # Each kernel's two nodes had one loader; node-4 still runs the old kernel of node-1.
         if not uids <= {each["metadata"]["uid"] for each in self._daemon_sets()}:
             raise StoryError("a loader that was to stay was made anew")
@@ -193,7 +231,8 @@ class Story:
         self.api.ask("DELETE", path_of(MODULE, cast.NAMESPACE, "nic"))
         gone = lambda: not any("nic" in modules for modules in self.nodes.loaded.values())  # noqa: E731
         self._wait("its driver is unloaded on every node", gone)
-        self._wait("and the firmware that it brought is taken away", lambda: not self.nodes.firmware)
+        gone = lambda: not any(cast.FIRMWARE in each for each in self.nodes.firmware.values())  # noqa: E731
+        self._wait("and the firmware that it brought is taken away", gone)
         self._wait("its objects are gone", lambda: not [each for each in self._daemon_sets() if _of(each) == "nic"])
         ready = names.ready_label(cast.NAMESPACE, "nic")
         self._wait("and so are its labels on the nodes", lambda: not any(ready in each for each in self._labels()))
@@ -210,6 +249,27 @@ class Story:
                 raise StoryError(f"this has not happened within {_PATIENCE_S:.0f} s: {what}")
             time.sleep(_LOOK_S)
         self.screen.good(what)
+
+    @property
+    def _right(self) -> Sequence[str]:
+        """The Modules without a mistake."""
+        return ("gpu", "nic", *([cast.VENDORS_MODULE] if self.vendor else []))
+
+    @property
+    def _drivers(self) -> Sequence[str]:
+        """What they load."""
+        return ("gpu", "nic", *([self.vendor.module] if self.vendor else []))
+
+    def _has_firmware(self, path: str) -> bool:
+        return all(self.nodes.firmware.get(node, {}).get(path) == cast.FIRMWARE_BYTES for node in cast.NODES)
+
+    def _metrics(self) -> str:
+        """Return what Prometheus would be told; nothing where that cannot be asked for."""
+        try:
+            url = f"http://{self.operator.metrics}/metrics"
+            return urllib3.request("GET", url, timeout=_ANSWER_S, retries=False).data.decode()
+        except urllib3.exceptions.HTTPError:
+            return ""
 
     def _loaded(self, *modules: str) -> bool:
         return all(set(modules) <= self.nodes.loaded.get(node, {}).keys() for node in cast.NODES)
@@ -263,7 +323,7 @@ class Story:
     def summary(self) -> None:
         """Show what it came to."""
         rows = []
-        for name in ("gpu", "acme", "tired"):
+        for name in (*(each for each in self._right if each != "nic"), "tired"):
             loader = self._module(name)["moduleLoader"]
             rows.append(
                 [name, f"{loader['availableNumber']} of {loader['desiredNumber']}", str(len(cast.KERNELS) + 1)]
@@ -289,25 +349,27 @@ class Story:
         )
 
 
-_TOLD = (
-    "its images are there",
-    "an image that is built and signed where it is missing, with firmware and a device plugin",
-    "three lines, for a vendor's driver that a plugin package brings",
-    "with a mistake in it",
-)
+_TOLD = {
+    "gpu": "its images are there",
+    "nic": "an image that is built and signed where it is missing, with firmware and a device plugin",
+    cast.VENDORS_MODULE: f"driver: {vendors.DRIVER}, which the installed package {vendors.DISTRIBUTION} brings",
+    "tired": "with a mistake in it",
+}
 
 
-def _of(daemon_set: dict[str, Any]) -> str:
-    return str(daemon_set["metadata"].get("labels", {}).get(names.MODULE_NAME, ""))
+def _of(daemon_set: dict[str, Any], role: str = "") -> str:
+    """Return which Module a DaemonSet is of; with a role, only if it has that."""
+    labels = daemon_set["metadata"].get("labels", {})
+    return str(labels.get(names.MODULE_NAME, "")) if role in ("", labels.get(names.ROLE)) else ""
 
 
-def run(*, keep: bool, svg: Path | None) -> int:
-    """Play the demo; return 0 if all of it happened."""
+def run(*, keep: bool, svg: Path | None, plugins: Path | None) -> int:
+    """Play the demo; return 0 if all of it happened. `plugins`: a folder that has to hold a vendor's."""
     screen = Screen(record=svg is not None)
     with ExitStack() as stack:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # to clean up all the same
         try:
-            story = Story(screen, stack)
+            story = Story(screen, stack, plugins)
             story.play()
             story.summary()
             if keep:
