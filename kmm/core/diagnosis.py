@@ -11,7 +11,7 @@ _LONGEST = 600
 # The first that is found decides. The words differ between kernel versions and lockdown modes.
 _WORDS = (
     (
-        re.compile(r"Required key not available|Key was rejected by service", re.IGNORECASE),
+        re.compile(r"Required key not available|Key was rejected by service|Bad message", re.IGNORECASE),
         Reason.KEY_REJECTED,
         "the kernel does not trust the module's signature: enrol its certificate (MOK list, db) or sign with another",
     ),

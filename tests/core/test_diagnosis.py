@@ -47,6 +47,7 @@ def hook_error(said: str, modprobe: Modprobe | None = None, in_tree: tuple[str, 
     [
         ("could not insert 'm': Required key not available", Reason.KEY_REJECTED, "enrol its certificate"),
         ("could not insert 'm': Key was rejected by service", Reason.KEY_REJECTED, "enrol its certificate"),
+        ("could not insert 'm': Bad message", Reason.KEY_REJECTED, "sign with another"),
         ("could not insert 'm': Operation not permitted", Reason.LOCKED_DOWN, "locked down"),
         ("could not insert 'm': Exec format error", Reason.WRONG_FORMAT, "another kernel or architecture"),
         ("could not insert 'm': Unknown symbol in module, or unknown parameter", Reason.UNKNOWN_SYMBOL, "depmod"),
