@@ -1,23 +1,55 @@
-"""What real builds and signatures share."""
+"""What real builds, signatures and loads share."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from e2e.debian import Missing, Toolkit, need_programs, toolkit
+from e2e.debian import QEMU, Missing, Toolkit, need_programs, toolkit
+from e2e.kernel import Kernel, kernel
+from e2e.verdict import own_signer
 from registry.docker_registry import Missing as NoRegistry
 from registry.docker_registry import program
 
+from kmm.signing.signer import Signer
 
-@pytest.fixture(scope="session")
-def tools() -> Toolkit:
-    """Return the base image, with the programs of this machine that building needs: in CI, what is missing fails."""
+
+@contextmanager
+def _needed() -> Iterator[None]:
+    """Skip where something is missing; in CI that fails."""
     try:
-        need_programs()
-        program()
-        return toolkit()
+        yield
     except (Missing, NoRegistry) as missing:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def tools() -> Toolkit:
+    """Return the base image, with the programs of this machine that building needs."""
+    with _needed():
+        need_programs()
+        program()
+        return toolkit()
+
+
+@pytest.fixture(scope="session")
+def kernels(tools: Toolkit) -> dict[str, Kernel]:
+    """Return kernels by their flavour, with the programs of this machine that emulate one that they run on.
+
+    That of the base image is the first.
+    """
+    with _needed():
+        need_programs(QEMU)
+        found = {flavour: kernel(flavour) for flavour in ("cloud-amd64", "amd64")}
+    assert found["cloud-amd64"].release == tools.kernel
+    return found
+
+
+@pytest.fixture(scope="session")
+def trusted() -> dict[str, Signer]:
+    """Return those whose certificates the machines with Secure Boot trust; whoever is here is tried."""
+    return {"an RSA-2048 key": own_signer("self"), "an RSA-4096 key": own_signer("issued")}

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ PACKAGES = {program: program for program in ("buildah", "mmdebstrap", "skopeo")}
     "newuidmap": "uidmap",
     "modinfo": "kmod",
 }
+OVMF = Path("/usr/share/OVMF")
+QEMU = {"qemu-system-x86_64": "qemu-system-x86", str(OVMF / "OVMF_CODE_4M.secboot.fd"): "ovmf"}
 # Nobody reads these there, and every build unpacks them.
 UNWANTED = (
     "/usr/share/doc/*",
@@ -47,9 +50,9 @@ class Missing(Exception):
     """This machine cannot have it, and why."""
 
 
-def need_programs() -> None:
-    """Install the programs that are missing: as root, on Debian. Raises Missing."""
-    lacking = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+def need_programs(packages: Mapping[str, str] = PACKAGES) -> None:
+    """Install what is missing, programs and files with their packages: as root, on Debian. Raises Missing."""
+    lacking = [package for name, package in packages.items() if not shutil.which(name) and not Path(name).is_file()]
     if os.geteuid():
         raise Missing("mounts and namespaces as a container runtime makes them need root")
     if not lacking:
@@ -72,24 +75,33 @@ class Toolkit:
 
 def toolkit() -> Toolkit:
     """Return the image for Debian's present kernel, from the cache or made now. Raises Missing."""
-    kernel = _kernel()
+    kernel = depended(f"linux-headers-cloud-{architecture()}", "linux-headers-")
     # What it is made from: the kernel's number moves with security updates.
     made_from = hashlib.sha256(json.dumps([SUITE, kernel, INCLUDED, UNWANTED]).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kmm", "toolkit")
-    cache.mkdir(parents=True, exist_ok=True)
-    folder = cache / made_from
-    with (cache / "lock").open("w") as lock:
+    place = cache("toolkit")
+    folder = place / made_from
+    with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             _make(kernel, folder)
     return Toolkit(kernel=kernel, layout=folder / "layout", busybox=folder / "busybox")
 
 
-def _kernel() -> str:
-    """Return the version of the kernel whose headers Debian has now."""
-    architecture = _said("dpkg", "--print-architecture").strip()
-    package = f"linux-headers-cloud-{architecture}"
-    pattern = rf"Depends: linux-headers-(\S+-cloud-{architecture})"
+def cache(name: str) -> Path:
+    """Return a folder in the cache."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "kmm", name)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def architecture() -> str:
+    """Return this machine's, as Debian calls it; empty elsewhere."""
+    return _said("dpkg", "--print-architecture").strip() if shutil.which("dpkg") else ""
+
+
+def depended(package: str, prefix: str) -> str:
+    """Return the rest of the name that begins so, of what a package depends on now. Raises Missing."""
+    pattern = rf"Depends: {re.escape(prefix)}(\d\S*)"
     found = re.search(pattern, _said("apt-cache", "depends", package))
     if found is None:  # the lists may be old, or there are none yet
         _apt_get("update")
@@ -97,6 +109,18 @@ def _kernel() -> str:
     if found is None:
         raise Missing(f"apt-cache knows no {package}")
     return found[1]
+
+
+def download(package: str, folder: Path) -> Path:
+    """Download a package's file. Raises Missing."""
+    command = ["apt-get", "--quiet", *_APT_OPTIONS, "download", package]
+    try:
+        _run(command, APT_WITHIN_S, folder=folder)
+    except Missing:  # the lists may be old
+        _apt_get("update")
+        _run(command, APT_WITHIN_S, folder=folder)
+    (found,) = folder.glob(f"{package}_*.deb")
+    return found
 
 
 def _make(kernel: str, folder: Path) -> None:
@@ -145,12 +169,19 @@ def _apt_get(*arguments: str) -> None:
     _run(["apt-get", "--quiet", *_APT_OPTIONS, *arguments], APT_WITHIN_S)
 
 
-def _run(command: list[str], within_s: float, said: str = "") -> None:
+def _run(command: list[str], within_s: float, said: str = "", folder: Path | None = None) -> None:
     """Run a command that needs Debian's archive; `said` is its standard input. Raises Missing, which says why."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     try:
         ran = subprocess.run(
-            command, input=said, check=False, capture_output=True, text=True, env=environment, timeout=within_s
+            command,
+            input=said,
+            cwd=folder,
+            check=False,
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=within_s,
         )
     except subprocess.TimeoutExpired:
         raise Missing(f"{command[0]} did not end within {within_s} s: is Debian's archive reachable?") from None

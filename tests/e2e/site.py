@@ -8,7 +8,6 @@ import gzip
 import io
 import json
 import re
-import subprocess
 import sys
 import tarfile
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 import trustme
 from apiserver.client import Api, eventually
 from apiserver.samples import a_module, core, modules
+from e2e.program_layer import program_layer
 from registry.client import ACCEPTED, Client
 from registry.docker_registry import DockerRegistry
 from registry.running import HTPASSWD, PASSWORDS, ROBOT
@@ -69,7 +69,7 @@ class Site(World):
         )
         self.host = self._registry.host
         self.client = Client(f"https://{self.host}", self.ca_file.read_text(), ROBOT, PASSWORDS[ROBOT])
-        self.programs = _layer_of(busybox, APPLETS)
+        self.programs = program_layer(busybox, APPLETS)
         self.small = image([self.programs])
         assert self.client.push("base/small", "1", self.small).status == 201
         self.cluster = stack.enter_context(
@@ -271,18 +271,3 @@ def files_of(layers: Iterable[bytes]) -> dict[str, bytes]:
 
 def _unpacked(layer: bytes) -> bytes:
     return gzip.decompress(layer) if layer.startswith(b"\x1f\x8b") else layer
-
-
-def _layer_of(busybox: Path, applets: Iterable[str]) -> bytes:
-    """Return a layer with a busybox, what it is linked with, and names for it."""
-    needs = subprocess.run(["ldd", busybox], check=False, capture_output=True, text=True).stdout
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", dereference=True) as tar:
-        tar.add(busybox, "bin/busybox")
-        for library in re.findall(r"(/\S+)", needs):
-            tar.add(library, library.lstrip("/"))
-        for each in applets:
-            link = tarfile.TarInfo(f"bin/{each}")
-            link.type, link.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(link)
-    return made.getvalue()

@@ -1,0 +1,101 @@
+"""Debian's kernels, for virtual machines: from its packages, unpacked into the cache and not installed.
+
+By hand:
+
+    python tests/e2e/kernel.py       # gets them, and prints where they are
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from e2e import debian
+from e2e.debian import Missing
+
+ARCHITECTURE = "amd64"  # the virtual machine's
+# Of thousands of modules: what a virtual machine needs, and what the tests load. stp needs llc.
+MODULES = ("virtio_pci", "virtio_console", "loop", "stp", "sha512_generic")
+_UNPACKED_WITHIN_S = 600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kernel:
+    """`image`: what boots; `root`: a folder with `lib/modules/<release>`, where MODULES are as Debian signed them."""
+
+    release: str
+    image: Path
+    root: Path
+
+    @property
+    def modules(self) -> Path:
+        return self.root / "lib/modules" / self.release
+
+    def module(self, name: str) -> bytes:
+        """Return a module of Debian's."""
+        (found,) = self.modules.rglob(f"{name}.ko")
+        return found.read_bytes()
+
+
+def kernel(flavour: str) -> Kernel:
+    """Return Debian's present kernel of a flavour (`cloud-amd64`), from the cache or fetched now. Raises Missing."""
+    if (here := debian.architecture()) != ARCHITECTURE:
+        raise Missing(f"the kernels that are tried are of {ARCHITECTURE}, and this machine is of {here}")
+    release = debian.depended(f"linux-image-{flavour}", "linux-image-")
+    cache = debian.cache("kernels")
+    folder = cache / f"{release}-{hashlib.sha256(' '.join(MODULES).encode()).hexdigest()[:8]}"
+    with (cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _fetch(release, folder)
+    return Kernel(release=release, image=folder / "vmlinuz", root=folder)
+
+
+def index(root: Path, release: str) -> None:
+    """Write what modprobe reads: which modules there are below `root`, and what each needs."""
+    _kmod("depmod", "-b", root, release)
+
+
+def _fetch(release: str, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        package = debian.download(f"linux-image-{release}", Path(temporary))
+        whole, made = Path(temporary, "whole"), Path(temporary, "made")
+        subprocess.run(["dpkg-deb", "-x", package, whole], check=True, timeout=_UNPACKED_WITHIN_S)
+        index(whole, release)
+        for module in _needed(whole, release):
+            kept = made / module.relative_to(whole)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(module, kept)
+        for each in (whole / "lib/modules" / release).glob("modules.builtin*"):
+            shutil.copy(each, made / "lib/modules" / release)
+        index(made, release)
+        shutil.copy(whole / f"boot/vmlinuz-{release}", made / "vmlinuz")
+        made.rename(folder)
+
+
+def _needed(root: Path, release: str) -> Iterable[Path]:
+    for name in MODULES:
+        said = _kmod("modprobe", "--dirname", root, "--set-version", release, "--show-depends", name)
+        yield from (Path(line.split()[1]) for line in said.splitlines() if line.startswith("insmod "))
+
+
+def _kmod(*argv: str | Path) -> str:
+    """Run a name of kmod's, which may be in a folder that is not searched. Raises Missing."""
+    if not (program := shutil.which("kmod")):
+        raise Missing("there is no kmod")
+    return subprocess.run(argv, executable=program, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    for each in ("cloud-amd64", "amd64"):
+        print(kernel(each).root)

@@ -1,0 +1,202 @@
+"""What kernels say of modules, signed or not: the judges of what is signed here."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from e2e.contained import Contained
+from e2e.kernel import Kernel, index
+from e2e.machine import Machine
+from e2e.program_layer import program_layer
+from signing.golden import KEYS, PASSPHRASE, golden
+from signing.made import certificate_pem
+
+from kmm.contract import ModuleRef
+from kmm.core import names
+from kmm.core.diagnosis import diagnose
+from kmm.core.reasons import Reason
+from kmm.core.view import Pod
+from kmm.signing import certificate, key, module
+from kmm.signing.signer import Signer
+
+MODULE = "loop"
+"""Debian's module that is signed anew: any kernel takes it that takes the signature."""
+NEEDY, NEEDED = "stp", "llc"
+USED = "/dev/loop-control"
+"""Whoever has it open uses MODULE."""
+KMOD = ("modprobe", "depmod", "lsmod", "modinfo")
+MODES = {
+    "trusting": "true",
+    "locked down": "echo integrity >/sys/kernel/security/lockdown",
+    "enforcing": "echo 1 >/sys/module/module/parameters/sig_enforce",
+}
+"""What a kernel that booted without Secure Boot can be made, one after the other, and by which command."""
+SECURE_BOOT = "Secure Boot"
+UNTRUSTED = {
+    SECURE_BOOT: Reason.KEY_REJECTED,
+    "trusting": None,
+    "locked down": Reason.LOCKED_DOWN,
+    "enforcing": Reason.KEY_REJECTED,
+}
+"""What becomes of a module whose signature is not trusted."""
+_CASES = "/cases"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`said`: by modprobe; `reason`: what the operator makes of it, None where the module is loaded."""
+
+    said: str
+    reason: Reason | None
+
+
+def own_signer(name: str, hash_name: str = "sha256") -> Signer:
+    """Return one that signs by a golden key."""
+    private = key.load(golden(KEYS[name]), lambda: PASSPHRASE)
+    return Signer(certificate.load(golden(f"{name}.pem")), private, hash_name=hash_name)
+
+
+def foreign_signer() -> Signer:
+    """Return one that nobody trusts."""
+    made = rsa.generate_private_key(65537, 2048)
+    pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Signer(certificate.load(certificate_pem(made, name="foreign")), key.load(pem))
+
+
+def signed(data: bytes, signer: Signer) -> bytes:
+    target = io.BytesIO()
+    signer.sign(io.BytesIO(data), target)
+    return target.getvalue()
+
+
+def unsigned(data: bytes) -> bytes:
+    target = io.BytesIO()
+    module.strip(io.BytesIO(data), target)
+    return target.getvalue()
+
+
+def cases(kernel: Kernel, other: Kernel, trusted: Mapping[str, Signer]) -> dict[str, bytes]:
+    """Return MODULE in all the ways in which it may be signed, of which `trusted` are the right ones."""
+    theirs = kernel.module(MODULE)
+    bare = unsigned(theirs)
+    (first, *_) = trusted.values()
+    ours = signed(theirs, first)
+    changed, damaged, cut = (bytearray(ours) for _ in range(3))
+    changed[bare.index(b"max_loop")] ^= 1
+    damaged[len(ours) - 60] ^= 1  # in the raw signature, which is the last of the CMS
+    del cut[len(bare) : len(bare) + 100]
+    return {
+        "signed by Debian": theirs,
+        **{f"signed by {name}": signed(theirs, signer) for name, signer in trusted.items()},
+        "unsigned": bare,
+        "signed by a stranger": signed(theirs, foreign_signer()),
+        "changed after it was signed": bytes(changed),
+        "with a damaged signature": bytes(damaged),
+        "with half a signature": bytes(cut),
+        "signed by an EC key": signed(theirs, own_signer("ec")),
+        "signed with sha512": signed(theirs, own_signer("self", "sha512")),
+        "of another kernel, signed": signed(other.module(MODULE), first),
+    }
+
+
+def expected(mode: str, trusted: Iterable[str]) -> dict[str, Reason | None]:
+    """Return what has to come out: of `cases`, and of whatever else a Court tries."""
+    refused = UNTRUSTED[mode]
+    # Whose certificates are nowhere are strangers, and strangers' modules are looked at where they are loaded.
+    ours = None if mode == SECURE_BOOT else refused
+    return {
+        "signed by Debian": None,
+        **{f"signed by {name}": ours for name in trusted},
+        "unsigned": refused,
+        "signed by a stranger": refused,
+        "changed after it was signed": refused,
+        "with a damaged signature": refused,
+        "with half a signature": Reason.KEY_REJECTED,
+        "signed by an EC key": refused,
+        "signed with sha512": refused,
+        "of another kernel, signed": ours or Reason.WRONG_FORMAT,
+        f"whose {NEEDED} is missing": ours or Reason.UNKNOWN_SYMBOL,
+        "not in its folder": Reason.FILE_MISSING,
+        "without SYS_MODULE": Reason.LOCKED_DOWN,
+        "in use": Reason.MODULE_IN_USE,
+    }
+
+
+class Court:
+    """A machine, and in it a container with modules as `cases` has them, each below a folder of its own."""
+
+    def __init__(self, machine: Machine, given: Mapping[str, bytes], signer: Signer) -> None:
+        self._machine, self.kernel, self._given = machine, machine.kernel, given
+        self._folders = {name: f"{_CASES}/{number}" for number, name in enumerate(given)}
+        program = which("kmod")
+        assert program
+        needy = signed(self.kernel.module(NEEDY), signer)
+        trees = [(folder, MODULE, given[name]) for name, folder in self._folders.items()]
+        tar = _trees([*trees, (f"{_CASES}/needy", NEEDY, needy)], self.kernel.release)
+        self._container = Contained(machine, "court", [program_layer(Path(program), KMOD), tar])
+
+    def verdicts(self) -> Iterator[tuple[str, Verdict]]:
+        """Try everything, one after the other; what is loaded is removed again."""
+        for name in self._given:
+            yield name, self.loads(name)
+            self._machine.run(f"rmmod {MODULE}")
+        yield f"whose {NEEDED} is missing", self._verdict("-d", f"{_CASES}/needy", NEEDY)
+        yield "not in its folder", self._verdict("-d", f"{_CASES}/needy", MODULE)
+        yield "without SYS_MODULE", self._verdict(*self._load("signed by Debian"), but=["sys_module"])
+        assert self.loads("signed by Debian").reason is None
+        self._machine.said("sh", "-c", f"sleep 1000 <{USED} >/dev/null 2>&1 & echo $! >/tmp/user")
+        yield "in use", self._verdict("-r", "-d", self._folders["signed by Debian"], MODULE)
+        self._machine.said("sh", "-c", "kill $(cat /tmp/user)")
+        self._machine.said("sh", "-c", f"until rmmod {MODULE} 2>/dev/null; do usleep 100000; done")
+
+    def loads(self, case: str) -> Verdict:
+        return self._verdict(*self._load(case))
+
+    def _load(self, case: str) -> tuple[str, ...]:
+        return ("-v", "-d", self._folders[case], MODULE)
+
+    def _verdict(self, *arguments: str, but: Iterable[str] = ()) -> Verdict:
+        done = self._container.run(["modprobe", *arguments], but=tuple(but))
+        loaded = self._machine.run(f"[ -e /sys/module/{arguments[-1]} ]").code == 0
+        assert (done.code == 0) == (loaded and "-r" not in arguments), done
+        return Verdict(said=done.output.strip(), reason=reason_of(done.output) if done.code else None)
+
+
+def reason_of(said: str) -> Reason:
+    """Return what the operator calls it where a loader's hook ends with these words."""
+    pod = Pod(
+        name="p",
+        uid="u",
+        module=ModuleRef(namespace="n", name="m"),
+        module_uid="u",
+        role=names.LOADER,
+        node="n",
+        kernel="k",
+        waiting_reason="PostStartHookError",
+        waiting_message=said,
+    )
+    found = diagnose(pod)
+    assert found is not None
+    return found[0]
+
+
+def _trees(modules: Iterable[tuple[str, str, bytes]], release: str) -> bytes:
+    """Return a tar with folders for modprobe's `-d`, a module in each."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for folder, name, data in modules:
+            with tempfile.TemporaryDirectory() as temporary:
+                place = Path(temporary, "lib/modules", release)
+                place.mkdir(parents=True)
+                (place / f"{name}.ko").write_bytes(data)
+                index(Path(temporary), release)
+                tar.add(temporary, folder.lstrip("/"))
+    return made.getvalue()
