@@ -195,6 +195,23 @@ def _conformance(
     conformance(names, config, cluster, report, more or [])
 
 
+@app.command("new-plugin")
+def _new_plugin(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What Modules will call it, such as acme.")],
+    kind: Annotated[str, typer.Option("--kind", help="builder, signer, registry, device-plugin or driver.")],
+    directory: Annotated[
+        Path | None, typer.Option("--directory", metavar="DIR", help="Where to write it; NAME-kmm here, else.")
+    ] = None,
+) -> None:
+    """Write the package of a plugin, to go on from: it passes its tests, and `kmm conformance`, as it stands.
+
+    No file is overwritten. Exit code 2: the command is wrong, or a file is there already; then nothing was written.
+    """
+    from kmm.cli.new_plugin import new_plugin
+
+    raise typer.Exit(new_plugin(name, kind, directory))
+
+
 @app.command("crds")
 def _crds(
     output: Annotated[str, typer.Option("--output", "-o", help="yaml or json.")] = "yaml",
