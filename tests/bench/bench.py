@@ -20,6 +20,7 @@ import embedded_cluster  # noqa: E402
 import image_signing_cost  # noqa: E402
 import openshift_cost  # noqa: E402
 import operator_cost  # noqa: E402
+import plugin_cost  # noqa: E402
 import registry_cost  # noqa: E402
 import signing_cost  # noqa: E402
 
@@ -187,6 +188,7 @@ def main() -> None:
     signing_cost.measure()
     openshift_cost.measure()
     image_signing_cost.measure()
+    plugin_cost.measure()
     lines()
 
 

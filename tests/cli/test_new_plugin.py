@@ -7,12 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 from conformance.running import conformance
+from vendor import install, write
 
 from kmm.api.manifest import documents
 from kmm.cli.new_plugin import KINDS, package
@@ -21,14 +21,6 @@ from kmm.loader import OWN_DISTRIBUTIONS
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 LONGEST = "a" * 63
-BUILD = "import hatchling.build, sys; print(hatchling.build.build_wheel(sys.argv[1]))"
-
-
-def write(folder, name, kind):
-    for path, text in package(name, kind).items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_text(text)
-    return folder
 
 
 def run(folder, *command, **variables):
@@ -46,9 +38,7 @@ def packages(tmp_path_factory):
     """A folder with a package of each kind, `a-<kind>`, and the folder `site`, into which they are installed."""
     folder = tmp_path_factory.mktemp("packages")
     for kind in KINDS:
-        made = write(folder / kind, f"a-{kind}", kind)
-        wheel = run(made, "python", "-c", BUILD, folder).strip()
-        zipfile.ZipFile(folder / wheel).extractall(folder / "site")
+        install(write(folder / kind, f"a-{kind}", kind), folder / "site")
     return folder
 
 
