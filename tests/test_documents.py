@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from document import Block, block, follow
 from signing.golden import MODULE, golden
 from signing.made import certificate_pem
 
@@ -41,8 +42,8 @@ def test_links_lead_somewhere(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_manifests_in_documents_are_valid(document):
-    for block in re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL):
-        for manifest in yaml.safe_load_all(block):
+    for text in re.findall(r"```yaml\n(.*?)```", document.read_text(), re.DOTALL):
+        for manifest in yaml.safe_load_all(text):
             if isinstance(manifest, dict) and str(manifest.get("apiVersion", "")).endswith("x-k8s.io/v1beta1"):
                 findings = judge(manifest, load_catalog()).findings
                 assert [each for each in findings if each.path != "spec.driver"] == []  # its vendor is not here
@@ -59,42 +60,20 @@ def test_paths_and_make_targets_that_documents_name_exist(document):
 
 
 def test_the_readmes_commands_do_what_it_says(tmp_path):
-    readme = (ROOT / "README.md").read_text()
-    (script,) = re.findall(r"<!-- tested -->\n```console\n(.*?)```", readme, re.DOTALL)
-    (module,) = re.findall(r"<!-- module.yaml -->\n```yaml\n(.*?)```", readme, re.DOTALL)
-    (tmp_path / "module.yaml").write_text(module)
+    readme = ROOT / "README.md"
+    (tmp_path / "module.yaml").write_text(block(readme, "module.yaml", language="yaml"))
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    expect(script, tmp_path)
+    expect(block(readme, "tested"), tmp_path)
 
 
 def expect(script: str, folder: Path, replaced: Mapping[str, str] | None = None) -> None:
-    """Run the commands of a script in a folder, and compare what they print with what it says.
-
-    `replaced`: what is different each time, and what it says instead.
-    """
-    expected, commands = [], []
-    for line in script.splitlines():
-        (commands if line.startswith("$ ") else expected).append(line.removeprefix("$ "))
-    bin_path = Path(sys.executable).parent
-    run = subprocess.run(
-        ["/bin/sh", "-c", "\n".join(commands)],
-        cwd=folder,
-        env={"PATH": f"{bin_path}:/usr/bin:/bin", "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.stderr == ""
-    printed = run.stdout
-    for pattern, instead in (replaced or {}).items():
-        printed = re.sub(pattern, instead, printed)
-    assert printed.splitlines() == expected
+    """Run the commands of a script in a folder; they print what it says, and nothing on standard error."""
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(folder)}
+    assert follow([Block("tested", "", "console", script)], folder, environment, replaced, may_fail=True) == ""
 
 
 def test_the_embedded_clusters_example_runs(tmp_path):
-    (script,) = re.findall(
-        r"<!-- tested -->\n```python\n(.*?)```", (ROOT / "docs/embedded.md").read_text(), re.DOTALL
-    )
+    script = block(ROOT / "docs/embedded.md", "tested", language="python")
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.stderr == ""
     assert run.stdout.splitlines()[1:] == [
@@ -105,9 +84,7 @@ def test_the_embedded_clusters_example_runs(tmp_path):
 
 
 def test_the_embedded_registrys_example_runs(tmp_path):
-    (script,) = re.findall(
-        r"<!-- tested: registry -->\n```python\n(.*?)```", (ROOT / "docs/embedded.md").read_text(), re.DOTALL
-    )
+    script = block(ROOT / "docs/embedded.md", "tested", "registry", language="python")
     run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert run.stderr == ""
     images, shown, *rest = run.stdout.splitlines()
@@ -123,7 +100,7 @@ def test_the_embedded_registrys_example_runs(tmp_path):
 
 
 def test_the_registry_toolkits_example_runs(tmp_path):
-    (script,) = re.findall(r"<!-- tested -->\n```python\n(.*?)```", (ROOT / "docs/oci.md").read_text(), re.DOTALL)
+    script = block(ROOT / "docs/oci.md", "tested", language="python")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", script],
         cwd=tmp_path,
@@ -151,14 +128,11 @@ def acme(tmp_path):
 
 
 def test_the_signing_commands_do_what_the_document_says(acme):
-    text = (ROOT / "docs/signing.md").read_text()
-    (script,) = re.findall(r"<!-- tested -->\n```console\n(.*?)```", text, re.DOTALL)
-    expect(script, acme)
+    expect(block(ROOT / "docs/signing.md", "tested"), acme)
 
 
 def test_the_image_signing_commands_do_what_the_document_says(acme):
-    text = (ROOT / "docs/signing.md").read_text()
-    (script,) = re.findall(r"<!-- tested: image -->\n```console\n(.*?)```", text, re.DOTALL)
+    script = block(ROOT / "docs/signing.md", "tested", "image")
     with Registry() as registry:
         registry.push_image("acme:6.1.0-unsigned", {"/opt/lib/modules/6.1.0/acme.ko": MODULE})
         script = script.replace("sign-image", f"sign-image --ca {registry.ca_file}")
@@ -166,8 +140,7 @@ def test_the_image_signing_commands_do_what_the_document_says(acme):
 
 
 def test_the_signing_toolkits_example_runs(acme):
-    text = (ROOT / "docs/signing.md").read_text()
-    (script,) = re.findall(r"<!-- tested -->\n```python\n(.*?)```", text, re.DOTALL)
+    script = block(ROOT / "docs/signing.md", "tested", language="python")
     run = subprocess.run([sys.executable, "-c", script], cwd=acme, capture_output=True, text=True, check=False)
     assert run.stderr == ""
     assert run.stdout.splitlines() == ["48 sha384", "48 sha384", "0", "True sha384 rsa"]

@@ -12,6 +12,7 @@ import pytest
 from apiserver.client import Api, eventually
 from apiserver.samples import a_node
 from controlplane.controlplane import ControlPlane
+from document import block
 
 pytestmark = pytest.mark.e2e
 
@@ -25,9 +26,7 @@ def commands():
 
 
 def test_your_first_module(tmp_path, programs):
-    text = README.read_text()
-    manifest = re.search(r"<!-- module.yaml -->\n```yaml\n(.*?)```", text, re.DOTALL)[1]
-    (tmp_path / "module.yaml").write_text(manifest)
+    (tmp_path / "module.yaml").write_text(block(README, "module.yaml", language="yaml"))
     install, apply = commands()
     assert install[-1].endswith("kmm run")
     with ControlPlane(tmp_path / "plane") as plane:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+from document import block, blocks
 
 ROOT = Path(__file__).parents[2]
 DIST = ROOT / "dist"
@@ -62,10 +62,9 @@ def test_the_examples_are_valid_there_and_the_definitions_are_printed(stranger):
 
 
 def test_the_plugin_of_the_documentation_works_as_it_stands_there(stranger, tmp_path):
-    text = (ROOT / "docs/plugins.md").read_text()
-    for name, body in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", text, re.DOTALL):
-        (tmp_path / name).write_text(body)
-    (printed,) = re.findall(r"<!-- prints -->\n```\n(.*?)```", text, re.DOTALL)
+    for each in blocks(ROOT / "docs/plugins.md", "file"):
+        (tmp_path / each.of).write_text(each.body)
+    printed = block(ROOT / "docs/plugins.md", "prints", language="")
     assert stranger("pip", "install", "--quiet", "--find-links", DIST, tmp_path).returncode == 0
     refused = stranger("kmm", "plugins")
     assert refused.returncode == 1
