@@ -466,6 +466,8 @@ def _sign_job(
 
 def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: float) -> ImageStep:
     """Start, wait for or repeat the task that makes `job`'s image."""
+    if unknown := _unlisted(job, view):
+        return unknown
     under_way = Reason.BUILDING if job.type == BUILD else Reason.SIGNING
     mine = sorted((task for task in tasks if task.job_type == job.type), key=lambda task: task.attempt)
     if not mine:
@@ -523,6 +525,25 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         inputs=job.inputs,
         starts=started.starts,
         queued=started.queued,
+    )
+
+
+def _unlisted(job: _Job, view: View) -> ImageStep | None:
+    """Where it is not known which tasks there are: nothing is begun that may be under way already.
+
+    That is so for tasks of the job's own kinds; and for those of others, where the last one that was begun for the
+    kernel was another job.
+    """
+    noted = {each.get("kernelVersion"): each.get("inputsHash") for each in view.status.get("kernels") or ()}
+    before = noted.get(job.kernel) or ""
+    kinds = [kind for kind in view.unlisted if kind in job.owns or before not in ("", job.inputs)]
+    if not kinds:
+        return None
+    return ImageStep(
+        phase=Phase.WAITING,
+        reason=Reason.TASKS_UNKNOWN,
+        message=f"which {kinds[0].plural} there are is not known: {view.unlisted[kinds[0]]}",
+        inputs=before,
     )
 
 

@@ -207,6 +207,19 @@ class Reason(StrEnum):
             "decide it: build.builder in the Module, or builder in the operator's configuration."
         ),
     )
+    TASKS_UNKNOWN = (
+        "TasksUnknown",
+        About.IMAGE,
+        "Whether a build or signature is under way is not known. None is started meanwhile, and what runs goes on.",
+        (
+            "The API server does not list the kind of object that makes the image, such as OpenShift's Builds, "
+            "whose API group may be away while all others answer."
+        ),
+        (
+            "It is asked again by itself. `kubectl get apiservices` shows what is away. If the message says "
+            "`forbidden`, the operator lacks rights (`kmm manifests rbac`)."
+        ),
+    )
     BASE_IMAGE_MISSING = (
         "BaseImageMissing",
         About.IMAGE,

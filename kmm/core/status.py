@@ -120,7 +120,7 @@ def readable(written: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_TEXTS = ("reason", "message", "image", "digest", "status", "lastTransitionTime")
+_TEXTS = ("reason", "message", "image", "digest", "status", "lastTransitionTime", "inputsHash")
 
 
 def _available(owned: Sequence[DaemonSet], role: str) -> int:

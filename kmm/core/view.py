@@ -244,7 +244,8 @@ class View:
     Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
     `refused`: why the API server would not have what was wanted last, by the object's name.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
-    every watch has synced once; before that, what is not seen may yet be there.
+    every watch has synced once; before that, what is not seen may yet be there. `unlisted`: kinds of tasks of which
+    that is not so, and why: who needs none of them need not wait for it.
     `openshift_builds`: whether the API server has OpenShift's builds. `base_images`: by the build argument that
     stands for them.
     `answers`: kept by `kmm.core.images.learn`; `stale`: those that are too old to start anything from. `access`: of
@@ -272,3 +273,4 @@ class View:
     openshift_builds: bool | Unknown = False
     base_images: Mapping[str, Listed | Unknown] = field(default_factory=dict)
     synced: bool = True
+    unlisted: Mapping[Kind, str] = field(default_factory=dict)

@@ -8,6 +8,8 @@ import threading
 import time
 import uuid
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from kmm import __version__
 from kmm.catalog import Catalog
@@ -31,7 +33,7 @@ from kmm.runtime.observers import Observers
 from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
 from kmm.runtime.transport import ApiError, Transport
-from kmm.runtime.watch import Watch
+from kmm.runtime.watch import Source, Watch
 
 _STOP_S = 8.0
 _LOG = logging.getLogger(__name__)
@@ -88,7 +90,8 @@ class App:
         self.metrics.of(self.cluster)
         self.controller.forgetters.append(self._probes.forget)
         self._watches = [
-            Watch(transport, source, store, self._watch_failed) for source, store in self.cluster.followed
+            Watch(transport, source, store, partial(self._not_followed, source))
+            for source, store in self.cluster.followed
         ]
         identity = f"{socket.gethostname()}_{uuid.uuid4()}"
         self.elector = Elector(
@@ -164,6 +167,8 @@ class App:
     def _ready(self) -> tuple[bool, bytes]:
         unsynced = [*self.cluster.unsynced(), *self._references.unsynced()]
         lines = [f"not synced: {each}" for each in unsynced]
+        # Only who needs them waits for these.
+        lines += [f"not listed: {kind.plural}: {why}" for kind, why in self.cluster.unlisted().items()]
         lines += [f"plugin refused: {each.name}: {each.reason}" for each in self._catalog.refusals]
         return not unsynced, ("\n".join([*lines, "ready" if not unsynced else "not ready"]) + "\n").encode()
 
@@ -171,6 +176,11 @@ class App:
         self.metrics.watch_failed(kind)
         level = logging.WARNING if isinstance(error, ApiError) else logging.INFO
         _LOG.log(level, "watch of %s: %s", kind, advice(error, self.transport.host))
+
+    def _not_followed(self, source: Source[Any], kind: str, error: Exception) -> None:
+        self._watch_failed(kind, error)
+        if self.cluster.not_listed(source, error):
+            self.controller.reconsider()
 
     def _answered(self, question: Question, answer: Answer, subject: Subject, fresh_s: float) -> None:
         self.controller.answered(question, answer, subject, fresh_s)

@@ -60,6 +60,7 @@ from kmm.runtime.store import Item, Store
 from kmm.runtime.watch import Source
 
 _SAID = 4_096  # characters of what a task says: as much as the kubelet keeps of it
+_WHY = 300  # of why a kind could not be listed
 
 
 class Cluster:
@@ -112,6 +113,7 @@ class Cluster:
         self._subjects: dict[str, Subject] = {}
         self._targets: dict[str, tuple[int, Mapping[str, KernelNodes]]] = {}
         self._over_since: dict[str, float] = {}  # by the clock that nobody sets
+        self._why: dict[str, str] = {}  # by the path of a kind of tasks that could not be listed
         for store in self.tasks.values():
             store.heard.append(self._task_gone)
         # What strangers' plugins offer, by name: they must not hold all workers.
@@ -123,8 +125,27 @@ class Cluster:
                 self._strangers |= {driver.name: plugin.distribution for driver in plugin.drivers}
 
     def unsynced(self) -> list[str]:
-        """Return the kinds whose watch has not listed once."""
-        return [source.plural for source, store in self.followed if not store.synced.is_set()]
+        """Return the kinds whose watch has not listed once, and without which nothing can be planned."""
+        return [source.plural for source, store in self.followed if not (source.optional or store.synced.is_set())]
+
+    def unlisted(self) -> Mapping[Kind, str]:
+        """Return the kinds of tasks of which it is not known yet which there are, and why.
+
+        An API group of their own may be away while all others are there.
+        """
+        return {
+            kind: self._why.get(path_of(kind), "it has not been read yet")
+            for kind, store in self.tasks.items()
+            if not store.synced.is_set()
+        }
+
+    def not_listed(self, source: Source[Any], error: Exception) -> bool:
+        """Learn why a kind cannot be followed; return whether that is news. The first words stand while it lasts."""
+        if not source.optional or source.path in self._why:
+            return False
+        if any(path_of(kind) == source.path for kind in self.unlisted()):
+            self._why[source.path] = f"the API server did not say: {error}"[:_WHY]
+        return source.path in self._why
 
     def known(self, namespace: str, name: str) -> Subject | None:
         """Return a Module as it was judged last, or None where that has not been done for what it is now."""
@@ -248,6 +269,7 @@ class Cluster:
             openshift_builds=self._openshift_builds(),
             base_images=base_images,
             synced=not self.unsynced(),
+            unlisted=self.unlisted(),
         )
 
     def moved(self) -> None:

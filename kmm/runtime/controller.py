@@ -46,7 +46,8 @@ _LOG = logging.getLogger(__name__)
 class Pace:
     """How many work, and how often the same is written: one node's labels, one Module's status; names looked at.
 
-    `asking_s`: how long the first status of a Module waits for what registries are about to answer.
+    `asking_s`: how long the first status of a Module waits for what registries are about to answer. `listing_s`: how
+    long all wait at first for kinds of tasks that the API server does not tell of; from then on, who needs them.
     """
 
     workers: int = 8
@@ -54,6 +55,7 @@ class Pace:
     status_every_s: float = 1.0
     asking_s: float = 0.5
     taken_s: float = 30.0
+    listing_s: float = 5.0
 
 
 class Controller:
@@ -91,6 +93,7 @@ class Controller:
         for store in cluster.tasks.values():
             store.heard.append(self._heard_of_owned)
             store.heard.append(self._heard_of_task)
+            store.on_sync.append(self.reconsider)
 
     def watched(self) -> dict[str, list[str]]:
         """Return the kinds that each controller watches."""
@@ -232,6 +235,9 @@ class Controller:
     def _work(self) -> None:
         # What is not seen yet may be there: nothing is planned before all has been listed.
         while self._cluster.unsynced() and not self.queue.closed.wait(_UNSYNCED_S):
+            pass
+        until = time.monotonic() + self._pace.listing_s
+        while self._cluster.unlisted() and time.monotonic() < until and not self.queue.closed.wait(_UNSYNCED_S):
             pass
         while (key := self.queue.take()) is not None:
             lane = _NODES if key[0] == FOR_NODES else _MODULES

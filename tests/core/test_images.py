@@ -1259,3 +1259,40 @@ def test_a_name_that_a_stranger_has_is_said_for_a_later_attempt_too():
     step = plan(BUILD, tasks=[failed], taken=frozenset({name}))
     assert (step.phase, step.reason, of(step, Create)) == (Phase.BLOCKED, Reason.NAME_TAKEN, [])
     assert deleted(step) == []
+
+
+# ── Tasks that the API server does not tell of ────────────────────────────────────────────────────────────────
+
+OTHER = Kind(api_version="build.openshift.io/v1", kind="Build", plural="builds")
+
+
+def begun(inputs: str) -> dict:
+    return {"kernels": [{"kernelVersion": KERNEL, "inputsHash": inputs}]}
+
+
+@EACH_WAY
+def test_nothing_is_begun_that_may_be_under_way_unseen(how):
+    step = plan(how, unlisted={JOB: "it is away"}, status=begun("before"))
+    assert (step.phase, step.reason, step.actions) == (Phase.WAITING, Reason.TASKS_UNKNOWN, ())
+    assert step.message == "which jobs there are is not known: it is away"
+    # What was begun last is not forgotten meanwhile.
+    assert step.inputs == "before"
+
+
+@EACH_WAY
+def test_kinds_that_make_nothing_here_are_in_nobodys_way(how):
+    assert started(how, unlisted={OTHER: "it is away"}) == started(how)
+
+
+def test_what_another_builder_may_have_under_way_is_waited_for():
+    build = started(BUILD)
+    unseen = {"unlisted": {OTHER: "it is away"}}
+    assert plan(BUILD, **unseen, status=begun("before")).reason is Reason.TASKS_UNKNOWN
+    assert started(BUILD, **unseen, status=begun(inputs_of(build))) == build
+
+
+@EACH_WAY
+def test_an_image_that_is_there_needs_no_tasks_to_be_seen(how):
+    unseen = {"unlisted": {JOB: "it is away", OTHER: "it is away"}}
+    assert plan(how, answers={asked(): there()}, **unseen).phase is Phase.READY
+    assert plan(how, answers={}, proven=True, **unseen).phase is Phase.READY

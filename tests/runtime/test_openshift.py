@@ -13,6 +13,7 @@ from apiserver.client import eventually
 from apiserver.samples import a_module, core, modules
 from openshift import NEW, OLD, TOOLKIT
 from runtime.conftest import CONFIG, NAMESPACE, QUICK
+from runtime.test_identity import page
 
 from kmm.catalog import Plugin, build_catalog
 from kmm.contract import INPUTS_ANNOTATION, Forbidden, ImageInfo
@@ -380,3 +381,70 @@ def test_a_build_goes_on_while_an_operator_cannot_ask(there):
         assert build(world)["metadata"]["uid"] == made["metadata"]["uid"]
     eventually(lambda: world.reasons() == {"Building"})
     assert build(world)["metadata"]["uid"] == made["metadata"]["uid"]
+
+
+# ── OpenShift's API servers away, while Kubernetes' is there ──────────────────────────────────────────────────
+
+
+@contextmanager
+def away(world, kind=Kind.REFUSE):
+    """Let the API server say nothing of the group that has Builds meanwhile."""
+    for resource in ("builds", openshift.BUILDS):
+        fault = Fault(kind=kind, verbs=("get", "list"), resource=resource, user=world.user, code=503, times=None)
+        world.cluster.faults.add(fault)
+    yield
+    world.cluster.faults.clear()
+
+
+@FAULTS
+@pytest.mark.parametrize("kind", [Kind.REFUSE, Kind.HANG])
+def test_a_group_that_does_not_answer_is_in_the_way_of_nobody_who_does_not_need_it(there, kind):
+    world = there()
+    with away(world, kind):
+        world.operator(replace(ALONE, pace=replace(QUICK.pace, listing_s=0.2)))
+        apply(world, dockerfile="FROM scratch")
+        apply(world, "named", dockerfile="FROM scratch", builder="openshift-build")
+        apply(world, "other", dockerfile="FROM scratch", builder="buildah")
+        assert world.api.post(modules(NAMESPACE), a_module("bought")).code == 201
+        eventually(lambda: world.ready("bought"), "what is not built is loaded")
+        eventually(lambda: world.reasons("other") == {"Building"}, "what another builder builds is built")
+        eventually(lambda: world.reasons() == {"BuilderUndecided"})
+        eventually(lambda: world.reasons("named") == {"TasksUnknown"})
+        assert "builds" in world.condition("ImagesReady", "named")["message"]
+        assert not builds(world)
+        assert len(world.jobs()) == 1
+    eventually(lambda: len(builds(world)) == 2, "both are built once it answers", 90)
+
+
+@FAULTS
+def test_a_build_that_cannot_be_seen_is_not_begun_again_by_whatever_builder(there):
+    world = there()
+    first = world.operator(ALONE)
+    apply(world, dockerfile="FROM scratch")
+    made = build(world)
+    eventually(lambda: world.reasons() == {"Building"})
+    first.stop()
+    with away(world):
+        second = world.operator(ALONE)
+        said = eventually(
+            lambda: world.condition("ImagesReady").get("reason") == "TasksUnknown" and world.kernel(KERNEL)
+        )
+        assert "the API server did not say: the server is currently unable" in said["message"]
+        second.stop()
+        # Nor does one begin that is told to build otherwise: both would push the same image.
+        world.operator(ALONE, config=replace(CONFIG, builder="buildah"))
+        apply(world, "other", dockerfile="FROM scratch")
+        eventually(lambda: world.reasons("other") == {"Building"})
+        assert world.reasons() == {"TasksUnknown"}
+    eventually(lambda: not builds(world) and len(world.jobs()) == 2, "it is seen, and replaced")
+    assert made["metadata"]["uid"] not in {each["metadata"]["uid"] for each in builds(world)}
+
+
+@FAULTS
+def test_an_operator_is_ready_while_a_group_is_away_that_it_can_do_without(there):
+    world = there()
+    with away(world):
+        app = world.operator(ALONE)
+        eventually(lambda: page(app, "/readyz")[0] == 200)
+        assert "not listed: builds: the API server did not say" in page(app, "/readyz")[1]
+    eventually(lambda: "not listed" not in page(app, "/readyz")[1])
