@@ -1,4 +1,4 @@
-"""Why a loader could not load: what modprobe and the kernel say, as a reason and what to do about it."""
+"""Why a loader could not load or unload: what modprobe and the kernel say, as a reason and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,68 +8,214 @@ from kmm.core.reasons import Reason
 from kmm.core.view import Pod
 
 _LONGEST = 600
-# The first that is found decides. The words differ between kernel versions and lockdown modes.
-_WORDS = (
-    (
-        re.compile(r"Required key not available|Key was rejected by service|Bad message", re.IGNORECASE),
-        Reason.KEY_REJECTED,
-        "the kernel does not trust the module's signature: enrol its certificate (MOK list, db) or sign with another",
-    ),
-    (
-        re.compile(r"Module (\S+) is in use|in use by|Device or resource busy", re.IGNORECASE),
-        Reason.MODULE_IN_USE,
-        "the module is in use: stop what uses it, then it is unloaded",
-    ),
-    (
-        re.compile(r"Exec format error|invalid module format|version magic|disagrees about version", re.IGNORECASE),
-        Reason.WRONG_FORMAT,
-        "the module was built for another kernel or architecture: check the image of this kernel's mapping",
-    ),
-    (
-        re.compile(r"Unknown symbol", re.IGNORECASE),
-        Reason.UNKNOWN_SYMBOL,
-        "a module that this one needs is missing: run depmod in the image, or list modulesLoadingOrder",
-    ),
-    (
-        re.compile(r"Operation not permitted", re.IGNORECASE),
-        Reason.LOCKED_DOWN,
-        "the kernel is locked down or the pod may not load modules: sign the module, and allow SYS_MODULE there",
-    ),
-    (
-        re.compile(r"No such file|not found in directory|FATAL: Module \S+ not found", re.IGNORECASE),
-        Reason.FILE_MISSING,
-        "a file is missing: check dirName and firmwarePath, and that the image holds the module for this kernel",
-    ),
+_MODULE_REFUSED = r"could not insert|can't load module"
+_MODULE_KEPT = r"could not remove|can't unload"
+_OTHER_KERNEL = "invalid module format|version magic|disagrees about version|wrong symbol version"
+_NO_COMMAND = (
+    r"executable file not found|runtime exec failed.*no such file|command not found|sh: [\w ./:-]+: not found"
 )
-
+# The first that is found decides. The words differ between kernels, their modes, kmod and BusyBox.
+_WORDS = tuple(
+    (re.compile(words, re.IGNORECASE), reason, advice)
+    for words, reason, advice in (
+        (
+            r"Required key not available|Key was rejected by service|Key has been revoked|Key has expired",
+            Reason.KEY_REJECTED,
+            (
+                "the kernel does not trust the module's signature: enrol its certificate (MOK list, db) or sign with "
+                "another"
+            ),
+        ),
+        (
+            rf"(?:{_MODULE_REFUSED}).*: Bad message",
+            Reason.KEY_REJECTED,
+            "the module's signature is damaged: sign it after it was stripped, and change nothing of it afterwards",
+        ),
+        (
+            rf"(?:{_MODULE_REFUSED}).*: Package not installed",
+            Reason.KEY_REJECTED,
+            "the kernel does not know how the signature was made: sign with RSA and sha256",
+        ),
+        (
+            r"Direct firmware load for|failed to load firmware|\bcp: ",
+            Reason.FIRMWARE_MISSING,
+            (
+                "firmware could not be had: check modprobe.firmwarePath, and that the node's kernel has the argument "
+                "firmware_class.path=/var/lib/firmware"
+            ),
+        ),
+        (
+            rf"Module \S+ is in use|in use by|(?:{_MODULE_KEPT}).*(?:busy|Resource temporarily unavailable)",
+            Reason.MODULE_IN_USE,
+            "the module is in use: stop what uses it, then it is unloaded",
+        ),
+        (
+            r"Device or resource busy|Resource busy|: File exists|exports duplicate symbol",
+            Reason.DRIVER_CONFLICT,
+            "another driver has what this one wants: list that one in inTreeModulesToRemove, or keep it from loading",
+        ),
+        (
+            rf"(?:{_MODULE_REFUSED}).*Exec format error|{_OTHER_KERNEL}",
+            Reason.WRONG_FORMAT,
+            "the module was built for another kernel or architecture: check the image of this kernel's mapping",
+        ),
+        (
+            r"Exec format error",
+            Reason.WRONG_FORMAT,
+            "the image's programs are for another kernel or architecture than the node's: push the image for it",
+        ),
+        (
+            r"Unknown symbol",
+            Reason.UNKNOWN_SYMBOL,
+            (
+                "a module that this one needs is missing (run depmod in the image, or list modulesLoadingOrder), "
+                "or it does not know a parameter"
+            ),
+        ),
+        (
+            rf"(?:{_MODULE_REFUSED}).*No such device",
+            Reason.NO_DEVICE,
+            "the driver finds no device that it drives: select only nodes that have one",
+        ),
+        (
+            _NO_COMMAND,
+            Reason.COMMAND_MISSING,
+            (
+                "the image lacks a command: loading needs modprobe and sleep in it, and /bin/sh where it takes "
+                "several steps"
+            ),
+        ),
+        (
+            r"Operation not permitted",
+            Reason.LOCKED_DOWN,
+            "the kernel is locked down or the pod may not load modules: sign the module, and allow SYS_MODULE there",
+        ),
+        (
+            r"not found in directory|not found in modules\.dep|FATAL: Module \S+ not found",
+            Reason.FILE_MISSING,
+            (
+                "the image has no such module for this kernel: check the kernel's mapping, modprobe.dirName and "
+                "moduleName"
+            ),
+        ),
+        (
+            r"No such file",
+            Reason.FILE_MISSING,
+            "a file is missing: check modprobe.dirName, and that the image holds the module for this kernel",
+        ),
+    )
+)
+_PULL_WORDS = tuple(
+    (re.compile(words, re.IGNORECASE), advice)
+    for words, advice in (
+        (
+            r"no match for platform|no matching manifest|no image found in (?:manifest list|image index)",
+            "the image is not there for the node's architecture: push it for that too",
+        ),
+        (
+            r"is not present with pull policy",
+            "imagePullPolicy is Never, and the node does not have the image",
+        ),
+        (
+            r"unauthorized|authentication required|denied|forbidden|no basic auth",
+            "the registry lets the node not have it: check spec.imageRepoSecret, and that the image exists",
+        ),
+        (r"x509|certificate", "the node does not trust the registry's certificate: its container runtime has to"),
+        (
+            r"no such host|dial tcp|timeout|connection refused|server misbehaving",
+            "the node does not reach the registry: check its name, and the node's network and proxy",
+        ),
+        (
+            r"not found|manifest unknown|name unknown|does not exist",
+            "there is no such image: check containerImage of this kernel's mapping",
+        ),
+    )
+)
+_PULL_ADVICE = "the node cannot pull the image"
 
 # What says why, and what only says that it goes on.
 _FAILED = (
     "PostStartHookError",
+    "PreStartHookError",
+    "PreCreateHookError",
     "RunContainerError",
     "StartError",
     "CreateContainerError",
     "CreateContainerConfigError",
 )
 _AGAIN = "CrashLoopBackOff"
-_NOT_PULLED = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+_PULLED_AGAIN = "ImagePullBackOff"
+_NOT_PULLED = (
+    "ErrImagePull",
+    _PULLED_AGAIN,
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+)
+_STILL_LOADED = (
+    "the driver is in use and stays loaded as it was, also where another loader takes over: stop what uses it, then "
+    "`modprobe -r` on the node, or reboot it"
+)
+
+# The kubelet: `Exec lifecycle hook ([COMMAND]) … failed - error: ERROR, message: "WHAT IT PRINTED"`, quoted as Go
+# does it, where ERROR is `command 'COMMAND' exited with CODE: STDERR` or the container runtime's.
+_PRINTED = ', message: "'
+_ERROR = " failed - error: "
+_EXITED = re.compile(r"command '.*' exited with (\d+): ", re.DOTALL)
+_ESCAPED = re.compile(r'\\(["\\nrt])')
 
 
 def diagnose(pod: Pod) -> tuple[Reason, str] | None:
     """Return why a loader's pod does not get on, and what to do; None where nothing is wrong with it."""
-    # The kubelet writes the command, maybe a long script, before what it said: so the end counts when it is cut.
-    said = " ".join(pod.waiting_message.split())
-    shown = f"…{said[-_LONGEST:]}" if len(said) > _LONGEST else said
     if pod.waiting_reason in _NOT_PULLED:
-        return Reason.IMAGE_PULL_FAILED, f"{pod.waiting_reason} on {pod.node}: {shown}"
+        advice = next((told for words, told in _PULL_WORDS if words.search(pod.waiting_message)), _PULL_ADVICE)
+        return Reason.IMAGE_PULL_FAILED, f"{advice} ({pod.waiting_reason} on {pod.node}: {_end(pod.waiting_message)})"
     if pod.waiting_reason not in (*_FAILED, _AGAIN):
         return None
-    for words, reason, advice in _WORDS:
-        if words.search(said):
-            return reason, f"{advice} ({pod.node}: {shown})"
-    return Reason.LOAD_FAILED, f"{pod.waiting_reason} on {pod.node}: {shown}"
+    # A crash loop says nothing itself; a script has left what it printed also where the kubelet says it.
+    said = "" if pod.waiting_reason == _AGAIN else _said(pod.waiting_message)
+    for text in (said, pod.termination_message):
+        line = " ".join(text.split())
+        for words, reason, advice in _WORDS:
+            if words.search(line):
+                return reason, f"{advice} ({pod.node}: {_end(line)})"
+    left = said or pod.termination_message or pod.waiting_message
+    return Reason.LOAD_FAILED, f"{pod.waiting_reason} on {pod.node}: {_end(left)}"
+
+
+def diagnose_unload(pod: Pod) -> tuple[Reason, str] | None:
+    """Return that a driver was in use when its loader was stopped, and what to do; None where nothing says so."""
+    line = " ".join(pod.termination_message.split())
+    found = next((reason for words, reason, _ in _WORDS if words.search(line)), None)
+    if not pod.deleting or found is not Reason.MODULE_IN_USE:
+        return None
+    return found, f"{_STILL_LOADED} ({pod.node}: {_end(line)})"
 
 
 def is_news(pod: Pod) -> bool:
     """Whether a pod says why it failed, and not only that it will be tried again."""
-    return pod.waiting_reason not in (_AGAIN, "ImagePullBackOff")
+    return pod.waiting_reason not in (_AGAIN, _PULLED_AGAIN)
+
+
+def _said(message: str) -> str:
+    """Return what a hook said, of what the kubelet says: the command, maybe a long script, stands before it twice."""
+    before, marked, quoted = message.rpartition(_PRINTED)
+    if marked and (printed := _ESCAPED.sub(_unescaped, quoted.rstrip().removesuffix('"'))).strip():
+        return printed
+    error = (before if marked else message).rpartition(_ERROR)[2]
+    exited = _EXITED.match(error)
+    if exited is None:
+        return error
+    return error[exited.end() :].strip() or f"exited with {exited[1]}, and said nothing"
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return {"n": "\n", "r": "\r", "t": "\t"}.get(found[1], found[1])
+
+
+def _end(text: str) -> str:
+    """Return a text in one line; of a long one its end, which says why."""
+    line = " ".join(text.split())
+    return f"…{line[-_LONGEST:]}" if len(line) > _LONGEST else line

@@ -365,7 +365,10 @@ class Reason(StrEnum):
         "ImagePullFailed",
         About.LOADER,
         "A node cannot pull the image.",
-        "There is no such image, or the node has no credentials for it, or does not reach the registry.",
+        (
+            "There is no such image, or none for the node's architecture, or the node has no credentials for it, or "
+            "does not reach or trust the registry."
+        ),
         (
             "Check containerImage for this kernel, and spec.imageRepoSecret. `kubectl describe pod` of the loader "
             "shows what the node was told."
@@ -382,61 +385,115 @@ class Reason(StrEnum):
         "KeyRejected",
         About.LOADER,
         "The kernel does not trust the module's signature.",
-        "Secure Boot is on, and the module is not signed, or with a certificate that this node has not enrolled.",
+        (
+            "Secure Boot is on, and the module is not signed, was changed since, or is signed with a certificate "
+            "that this node has not enrolled."
+        ),
         (
             "On the node: `mokutil --list-enrolled`. Enrol the certificate (`mokutil --import CERTIFICATE.der`, then "
-            "reboot), or sign with one that is enrolled."
+            "reboot), or sign with one that is enrolled. `kmm verify-module DRIVER.ko` says who signed it."
         ),
     )
     LOCKED_DOWN = (
         "LockedDown",
         About.LOADER,
         "The kernel, or the container's restrictions, forbid loading the module.",
-        "The kernel is locked down and takes signed modules only, or the pod lacks the capability SYS_MODULE.",
         (
-            "On the node: `cat /sys/kernel/security/lockdown`. Sign the module; on OpenShift, check the loader's "
-            "service account and its security context constraint."
+            "The kernel is locked down and takes modules only that are signed with an enrolled certificate, or it "
+            "takes none any more, or the pod lacks the capability SYS_MODULE."
+        ),
+        (
+            "On the node: `cat /sys/kernel/security/lockdown /proc/sys/kernel/modules_disabled`. [integrity]: sign "
+            "the module and enrol the certificate. 1: reboot. [none] and 0: check the loader's service account and "
+            "security context constraint."
         ),
     )
     WRONG_FORMAT = (
         "WrongFormat",
         About.LOADER,
-        "The module was made for another kernel or architecture.",
-        "The mapping leads this kernel to the wrong image, or the image holds a module built against other headers.",
+        "The module, or the image's programs, were made for another kernel or architecture.",
         (
-            "On the node, compare `uname -r` with `modinfo -F vermagic DRIVER.ko` from the image, then correct the "
+            "The mapping leads this kernel to the wrong image, or the image holds a module built against other "
+            "headers, or is for another architecture."
+        ),
+        (
+            "On the node, compare `uname -rm` with `modinfo -F vermagic DRIVER.ko` from the image, then correct the "
             "mapping or build the image again."
         ),
     )
     UNKNOWN_SYMBOL = (
         "UnknownSymbol",
         About.LOADER,
-        "Another module that this one needs is not loaded.",
+        "Another module that this one needs is not loaded, or it does not know a parameter.",
         (
-            "The image lacks it, or depmod was not run when the image was built, or the modules are loaded in the "
-            "wrong order."
+            "The image lacks that module, or depmod was not run when the image was built, or the order is wrong. "
+            "Kernels say the same where a driver lacks its firmware."
         ),
         (
-            "Run depmod in the image's build, or list the modules in modprobe.modulesLoadingOrder. `modinfo -F "
-            "depends DRIVER.ko` names what is needed."
+            "On the node: `journalctl -k` names the symbol, the parameter or the firmware. `modinfo -F depends "
+            "DRIVER.ko` names what is needed: run depmod in the image's build, or list the modules in "
+            "modprobe.modulesLoadingOrder."
         ),
     )
     FILE_MISSING = (
         "FileMissing",
         About.LOADER,
         "A file that loading needs is not where it is looked for.",
-        "The image does not hold the module for this kernel, or modprobe.dirName or firmwarePath is wrong.",
+        "The image does not hold the module for this kernel, or modprobe.dirName is wrong.",
         (
             "List what the image holds under dirName/lib/modules/KERNEL, and compare it with modprobe.dirName and "
             "modprobe.moduleName."
         ),
     )
+    FIRMWARE_MISSING = (
+        "FirmwareMissing",
+        About.LOADER,
+        "Firmware of the driver could not be copied to the node, or the kernel did not find it.",
+        (
+            "modprobe.firmwarePath names no files of the image, or /var/lib/firmware cannot be written, or the "
+            "node's kernel does not look there."
+        ),
+        (
+            "Check modprobe.firmwarePath. On the node: `cat /sys/module/firmware_class/parameters/path` must say "
+            "/var/lib/firmware: the kernel argument `firmware_class.path=/var/lib/firmware` sets it."
+        ),
+    )
+    COMMAND_MISSING = (
+        "CommandMissing",
+        About.LOADER,
+        "The image lacks a command that loading needs.",
+        "It holds no modprobe or no sleep, or no /bin/sh, which firmware, loading order and in-tree modules need.",
+        "Install kmod and coreutils, or BusyBox, in the image's last stage, then build it again.",
+    )
+    NO_DEVICE = (
+        "NoDevice",
+        About.LOADER,
+        "The driver found no device that it drives.",
+        "The node does not have the hardware, or not of a kind that this release of the driver knows.",
+        (
+            "On the node: `lspci -nnk` or `lsusb` shows what there is. Select only nodes that have it, in "
+            "spec.selector."
+        ),
+    )
+    DRIVER_CONFLICT = (
+        "DriverConflict",
+        About.LOADER,
+        "Another driver has the device, or a name in the kernel, that this one wants.",
+        "The kernel's own driver for the device is loaded, or another release of this one under another name.",
+        (
+            "On the node: `lspci -k` names the driver in use, `journalctl -k` the conflict. List that driver in "
+            "moduleLoader.container.inTreeModulesToRemove."
+        ),
+    )
     MODULE_IN_USE = (
         "ModuleInUse",
         About.LOADER,
-        "The module is in use and cannot be unloaded.",
-        "A program or another module holds it.",
-        "On the node: `lsmod` names the modules that hold it, `lsof` the programs. Stop them; it is tried again.",
+        "A module is in use and cannot be unloaded. What is loaded stays loaded as it was.",
+        "A program or another module holds it. It is the driver, or one of inTreeModulesToRemove.",
+        (
+            "On the node: `lsmod` names the modules that hold it, `lsof` the programs. Stop them, then `modprobe -r` "
+            "there, or reboot the node. A new loader does not replace what is still loaded."
+        ),
     )
     # ── A device plugin ───────────────────────────────────────────────────────────────────────────────────────
     DEVICE_PLUGIN_READY = (

@@ -26,7 +26,7 @@ from kmm.core.images import (
 )
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
-from kmm.core.reasons import Reason, reason_of
+from kmm.core.reasons import About, Reason, reason_of
 from kmm.core.rendered import RendererError
 from kmm.core.status import FIELDS_IGNORED, KERNELS_MOST, KernelState, kernels_named, readable, status
 from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
@@ -35,18 +35,7 @@ from kmm.errors import PluginError, SpecError
 _Wrong: TypeAlias = tuple[Reason, str] | None
 
 _ENFORCE = "pod-security.kubernetes.io/enforce"
-_WHY_NOT_LOADED = frozenset(
-    {
-        Reason.IMAGE_PULL_FAILED,
-        Reason.LOAD_FAILED,
-        Reason.KEY_REJECTED,
-        Reason.LOCKED_DOWN,
-        Reason.WRONG_FORMAT,
-        Reason.UNKNOWN_SYMBOL,
-        Reason.FILE_MISSING,
-        Reason.MODULE_IN_USE,
-    }
-)
+_WHY_NOT_LOADED = frozenset(each for each in Reason if each.about is About.LOADER)
 # What a person would want to be told when it begins for a kernel, and not only to find in the status.
 _TOLD = _WHY_NOT_LOADED | frozenset(
     {

@@ -118,7 +118,8 @@ class Task(Owned):
 class Pod:
     """A pod of a DaemonSet of ours.
 
-    `waiting_*`: of its container's state, as the kubelet says it. `held`: it has the Go operator's finalizer.
+    `waiting_*`: of its container's state, as the kubelet says it. `termination_message`: what its container left when
+    it ended last; of a pod that is going, when it was stopped. `held`: it has the Go operator's finalizer.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Pod:
     held: bool = False
     waiting_reason: str = ""
     waiting_message: str = ""
+    termination_message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -314,14 +314,12 @@ class Cluster:
             item = self.nodes.get("", name)
             if item is None:
                 return None
-            pods = []
-            for pod in self.pods.by("node", name):
-                daemon_set = self.daemon_sets.by_uid(pod.value.owner)
-                if daemon_set is not None:
-                    pods.append(self._pod(pod, daemon_set, daemon_set.value.owner))
-                elif pod.value.held and pod.value.deleting:
-                    # Its DaemonSet has gone before it: it is still to be released.
-                    pods.append(self._pod(pod, None, ""))
+            # Where its DaemonSet has gone before it, it may still have to be released.
+            pods = [
+                self.pod_of(pod)
+                for pod in self.pods.by("node", name)
+                if self.daemon_sets.by_uid(pod.value.owner) or (pod.value.held and pod.value.deleting)
+            ]
             modules = {ModuleRef(namespace=each.namespace, name=each.name): each.uid for each in self.modules.items()}
             return item.value, pods, modules, self.kernels()
 
@@ -365,6 +363,11 @@ class Cluster:
             if self.modules.by_uid(subject.uid):  # else it has been forgotten meanwhile
                 self._answers.learn(subject.uid, question, answer, fresh_s)
 
+    def pod_of(self, pod: Item[PodFacts]) -> Pod:
+        """Return a pod as plans see it; of a kernel and a Module where its DaemonSet is still there."""
+        daemon_set = self.daemon_sets.by_uid(pod.value.owner)
+        return self._pod(pod, daemon_set, daemon_set.value.owner if daemon_set else "")
+
     @staticmethod
     def _pod(pod: Item[PodFacts], daemon_set: Item[OwnedObject] | None, module_uid: str) -> Pod:
         facts, owner = pod.value, daemon_set.value.daemon_set if daemon_set else None
@@ -381,6 +384,7 @@ class Cluster:
             held=facts.held,
             waiting_reason=facts.waiting_reason,
             waiting_message=facts.waiting_message,
+            termination_message=facts.termination_message,
         )
 
     def _tasks(self, subject: Subject, mask: Callable[[str], str]) -> Iterator[Task]:

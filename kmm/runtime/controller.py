@@ -15,6 +15,7 @@ from kmm.api.metadata import PREFIX
 from kmm.contract import ModuleRef
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, Replace, SetStatus
+from kmm.core.diagnosis import diagnose_unload
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
@@ -229,6 +230,17 @@ class Controller:
             # What a ready pod changes for its Module is told by its DaemonSet's status.
             if owner and (not each.value.role or each.value.waiting_reason):
                 self._add(FOR_MODULES, *owner)
+        if after and after.value.deleting and not (before and before.value.termination_message):
+            self._tell_of_unload(after)
+
+    def _tell_of_unload(self, item: Item[PodFacts]) -> None:
+        """Tell of a driver that stays loaded, at once: no plan may see its loader, and its Module may be gone."""
+        found = diagnose_unload(self._cluster.pod_of(item)) if item.value.role == names.LOADER else None
+        if found:
+            ref = ModuleRef(namespace=item.namespace, name=item.value.module)
+            module = self._cluster.modules.get(ref.namespace, ref.name)
+            subject = Subject(ref=ref, uid=module.uid if module else "")
+            self._hands.tell(subject, Announce(reason=found[0], message=found[1], warning=True))
 
     # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
@@ -25,6 +25,8 @@ SECRET = Kind(api_version="v1", kind="Secret", plural="secrets")
 SERVICE_ACCOUNT = Kind(api_version="v1", kind="ServiceAccount", plural="serviceaccounts")
 EVENT = Kind(api_version="v1", kind="Event", plural="events")
 LEASE = Kind(api_version="coordination.k8s.io/v1", kind="Lease", plural="leases")
+_SAID = 8_192  # characters of what the kubelet says: the end, which says why
+_LEFT = 4_096  # of what a container leaves: as much as the kubelet keeps of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class PodFacts:
     held: bool
     waiting_reason: str = ""
     waiting_message: str = ""
+    termination_message: str = ""
     manifest: Mapping[str, Any] | None = None
 
 
@@ -186,12 +189,8 @@ def trim_pod(body: Mapping[str, Any]) -> PodFacts:
     """Return what is used of a pod."""
     meta, status = body["metadata"], body.get("status") or {}
     labels = meta.get("labels") or {}
-    waiting: Mapping[str, Any] = {}
-    for each in status.get("containerStatuses") or ():
-        said = (each.get("state") or {}).get("waiting") or {}
-        if said.get("reason") not in (None, "ContainerCreating", "PodInitializing"):
-            waiting = said
-            break
+    deleting = "deletionTimestamp" in meta
+    reason, message, left = _trouble(status.get("containerStatuses") or (), deleting=deleting)
     conditions = {each.get("type"): each.get("status") for each in status.get("conditions") or ()}
     # A node that is cut off has its pods' Ready taken away, and nothing else: our watches may tell that before they
     # tell of the node, and its labels must stay. Only a pod with gates of its own can differ otherwise.
@@ -204,12 +203,28 @@ def trim_pod(body: Mapping[str, Any]) -> PodFacts:
         role=shared(role),
         node=shared((body.get("spec") or {}).get("nodeName") or ""),
         ready=is_ready,
-        deleting="deletionTimestamp" in meta,
+        deleting=deleting,
         held=names.HELD_BY_THE_GO_OPERATOR in (meta.get("finalizers") or ()),
-        waiting_reason=waiting.get("reason") or "",
-        waiting_message=waiting.get("message") or "",
+        waiting_reason=reason,
+        waiting_message=message,
+        termination_message=left,
         manifest=None if role else {"metadata": {"name": meta["name"], "labels": labels}, "status": status},
     )
+
+
+def _trouble(containers: Sequence[Mapping[str, Any]], *, deleting: bool) -> tuple[str, str, str]:
+    """Return what the kubelet says of the first container that does not get on: reason, message, what it has left."""
+    for each in containers:
+        state, last = each.get("state") or {}, each.get("lastState") or {}
+        waiting, ended = state.get("waiting") or {}, state.get("terminated") or {}
+        # Until 1.21 the reason holds it all: "PostStartHookError: command 'modprobe …' exited with 1: …".
+        reason, _, told = (waiting.get("reason") or "").partition(": ")
+        if reason not in ("", "ContainerCreating", "PodInitializing"):
+            left = (last.get("terminated") or {}).get("message") or ""
+            return shared(reason), (waiting.get("message") or told)[-_SAID:], left[-_LEFT:]
+        if deleting and ended.get("message"):
+            return "", "", ended["message"][-_LEFT:]
+    return "", "", ""
 
 
 def _controller(meta: Mapping[str, Any]) -> str:
