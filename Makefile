@@ -18,7 +18,7 @@ export MYPY_CACHE_DIR := .cache/mypy
 export RUFF_CACHE_DIR := .cache/ruff
 
 help: ## show this
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n '/^[^ ]/s/ *\\$$//p' $(LOCK) >dist/constraints.txt
 
 # What fails here is told in one line that says what to do; all of it stands in .cache/setup.log.
 SETUP_LOG := .cache/setup.log
@@ -100,9 +100,11 @@ lock: | $(UV) ## pin every dependency, by version and hash, without download add
 docs: $(READY) ## write the generated documents
 	@$(BIN)/python tools/docs.py
 
-wheels: $(READY) ## build the wheels of the operator and of every plugin into dist/
+wheels: $(READY) ## build the wheels of the operator and of every plugin into dist/, and the versions of what they need
 	@rm -rf dist
 	@$(UV) build --quiet --all-packages --wheel --no-build-isolation --out-dir dist
+	@# The versions of the lock, for who installs them: pip takes no hashes of wheels that were made a moment ago.
+	@sed -n 's/^\([A-Za-z0-9._-]*==[^\\]*[^ \\]\) *\\*$$/\1/p' $(LOCK) >dist/constraints.txt
 
 clean: ## remove what was made here
 	@rm -rf .venv .tools .cache dist

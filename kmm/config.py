@@ -1,6 +1,7 @@
 """The operator's configuration: one frozen value from a YAML file and `KMM_*` variables, which win.
 
-Unknown keys and variables are refused, with the nearest known one.
+Unknown keys and variables are refused, with the nearest known one. An image may bring defaults, in a file of the same
+form.
 """
 
 from __future__ import annotations
@@ -13,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from kmm import NAMESPACE
+from kmm.api.driver import merge
 from kmm.api.manifest import ManifestError, documents, read_limited
 from kmm.api.schema import Items, Number, Part, Text, entries, flag, free, load, number, part, schema, text, texts
 from kmm.contract import Settings, nearest
 from kmm.errors import ConfigError
 
 CONFIG_VARIABLE = "KMM_CONFIG"
+DEFAULTS_VARIABLE = "KMM_DEFAULTS"
 # Read elsewhere, and known to the Go operator's manifests.
-_OTHER_VARIABLES = (CONFIG_VARIABLE, "KMM_MANAGED")
+_OTHER_VARIABLES = (CONFIG_VARIABLE, DEFAULTS_VARIABLE, "KMM_MANAGED")
 # What Kubernetes sets in every pod for each Service of its namespace, one named kmm-… among them.
 _OF_A_SERVICE = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$")
 
@@ -108,14 +111,18 @@ class Config:
 def read_config(environ: Mapping[str, str], path: Path | None = None) -> Config:
     """Return the configuration of the file at `path` (else `$KMM_CONFIG`, else none) and of `environ`.
 
+    What neither says is as in the file `$KMM_DEFAULTS`, if there is that variable.
     Raises ConfigError, naming the file, the key and what would be right.
     """
     if path is None and environ.get(CONFIG_VARIABLE):
         path = Path(environ[CONFIG_VARIABLE])
     raw = _read(path) if path else {}
     _add_variables(raw, environ)
-    config, findings = load(Config, raw)
     source = str(path) if path else "the environment"
+    if defaults := environ.get(DEFAULTS_VARIABLE):
+        raw = merge(_read(Path(defaults)), raw, Config)
+        source += f" and {defaults}"
+    config, findings = load(Config, raw)
     for finding in findings:
         raise ConfigError(f"{source}: {finding.path}: {finding.message}")
     if config is None:  # pragma: no cover -- no value, but no finding that says why

@@ -33,6 +33,25 @@ def test_a_file_is_read_and_variables_win(write):
     assert config.settings_of("buildah").options == {}
 
 
+def test_what_an_image_brings_holds_where_nothing_else_is_said(write, tmp_path):
+    image = tmp_path / "image.yaml"
+    image.write_text("plugins: {allow: [a, b], options: {kaniko: {image: x}}}")
+    brought = {"KMM_DEFAULTS": str(image)}
+    assert read_config(brought).plugins.allow == ("a", "b")
+    path = write("plugins: {options: {kaniko: {mirror: m}}}")
+    config = read_config(brought, path)
+    assert config.plugins.allow == ("a", "b")
+    assert config.settings_of("kaniko").options == {"image": "x", "mirror": "m"}
+    assert read_config(brought, write("plugins: {allow: [c]}")).plugins.allow == ("c",)
+    assert read_config(brought, write("plugins: {allow: []}")).plugins.allow == ()
+    assert read_config(brought | {"KMM_PLUGINS_ALLOW": "d"}).plugins.allow == ("d",)
+    image.write_text("plugins: {alow: []}")
+    with pytest.raises(ConfigError, match=r'^the environment and .*image\.yaml: plugins\.alow: .*"allow"'):
+        read_config(brought)
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read"):
+        read_config({"KMM_DEFAULTS": str(tmp_path / "none.yaml")})
+
+
 def test_what_the_go_operators_manifests_set_is_taken():
     config = read_config(
         {

@@ -119,7 +119,9 @@ def configuration() -> str:
     found = ["# Configuration of the operator\n\n", MADE.format("kmm/config.py")]
     found.append(
         "A YAML file, named by `--config` or `$KMM_CONFIG`, and environment variables, which win. Unknown keys and\n"
-        "variables are refused, with the nearest known one.\n\n| key | variable | what |\n|---|---|---|\n"
+        "variables are refused, with the nearest known one. What neither says is as in the file `$KMM_DEFAULTS`,\n"
+        "which the operator's image brings ([images](images.md)); a list replaces the one there.\n\n"
+        "| key | variable | what |\n|---|---|---|\n"
     )
     names = {path: name for name, path in variables().items()}
     for path, field in _keys(Config, ()):

@@ -9,13 +9,13 @@ from kmm.api.module import ModuleSpec
 from kmm.api.schema import Part, schema
 
 
-def merge(defaults: Mapping[str, Any], spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a Module's `spec` with `defaults` for what it does not set.
+def merge(defaults: Mapping[str, Any], spec: Mapping[str, Any], what: type = ModuleSpec) -> dict[str, Any]:
+    """Return a Module's `spec`, or what else is `what`, with `defaults` for what it does not set.
 
     Maps merge deeply; a list of the user's replaces the vendor's. As everywhere, null and, in a field of ours, an
     empty string are not set; in a map of the user's own keys, such as a selector, an empty string is a value.
     """
-    return _merge(defaults, spec, ModuleSpec)
+    return _merge(defaults, spec, what)
 
 
 def _merge(defaults: Mapping[str, Any], users: Mapping[str, Any], what: type | None) -> dict[str, Any]:

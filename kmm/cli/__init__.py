@@ -158,14 +158,20 @@ def _status(
 
 
 @app.command("plugins")
-def _plugins(config: ConfigOption = None) -> None:
+def _plugins(
+    config: ConfigOption = None,
+    only_check: Annotated[
+        bool, typer.Option("--check", help="Print only what is wrong, and what to do: for builds of images.")
+    ] = False,
+) -> None:
     """List plugins and what they offer.
 
     Exit code 1 where one was refused: because something is wrong with it, or because plugins.allow does not list it.
+    2: the command or the configuration is wrong.
     """
-    from kmm.cli.plugins import plugins
+    from kmm.cli.plugins import check, plugins
 
-    raise typer.Exit(plugins(catalog_of(config)))
+    raise typer.Exit((check if only_check else plugins)(catalog_of(config)))
 
 
 @app.command("conformance")

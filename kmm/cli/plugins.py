@@ -1,9 +1,10 @@
-"""`kmm plugins`: lists what is installed, what it offers, and what was refused and why."""
+"""`kmm plugins`: lists what is installed, what it offers, and what was refused and why; or only what is wrong."""
 
 from __future__ import annotations
 
 from kmm.admission import printable
 from kmm.catalog import Catalog, Plugin
+from kmm.core.reasons import reason_of
 
 
 def plugins(catalog: Catalog) -> int:
@@ -19,6 +20,20 @@ def plugins(catalog: Catalog) -> int:
         print(printable(f"  refused: {refusal.reason}: {refusal.message}"))
     if not catalog.plugins and not catalog.refusals:
         print("no plugins are installed: pip install 'kmm-operator[standard]'")
+    return 1 if catalog.refusals else 0
+
+
+def check(catalog: Catalog) -> int:
+    """Print what is refused, why, and what to do, and how many are used. Return 1 where one is refused, else 0."""
+    for refusal in catalog.refusals:
+        who = f"{refusal.name} ({refusal.distribution} {refusal.version})"
+        print(printable(f"{who} is refused: {refusal.reason}: {refusal.message}"))
+        if (reason := reason_of(refusal.reason)) and reason.remedy:
+            print(printable(f"  what to do: {reason.remedy}"))
+    for plugin in catalog.plugins:
+        for each in plugin.deprecated:
+            print(printable(f"{plugin.name} ({plugin.distribution} {plugin.version}) uses what will go: {each}"))
+    print(f"plugins used: {len(catalog.plugins)}, refused: {len(catalog.refusals)}")
     return 1 if catalog.refusals else 0
 
 

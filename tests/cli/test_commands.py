@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -232,6 +233,25 @@ def test_plugins_lists_what_is_offered_and_what_was_refused_and_why():
 
 def test_plugins_without_refusals_ends_well():
     assert kmm("plugins")[0] == 0
+
+
+def test_a_check_of_plugins_says_which_is_refused_and_why_and_what_to_do():
+    code, out, _ = kmm("plugins", "--check", PYTHONPATH=str(BROKEN), KMM_PLUGINS_ALLOW="*")
+    assert code == 1
+    assert (
+        "other-major (Broken_KMM 1.0) is refused: OtherContract: it is made for version 2 of the plugin contract, "
+        "this operator speaks 1.0: install a release of Broken_KMM for that\n"
+        "  what to do: Install the release of the plugin that fits this operator: "
+        "`pip install --upgrade DISTRIBUTION`.\n"
+    ) in out
+    assert "good (" not in out, "what is well is not listed"
+    assert out.splitlines()[-1].startswith("plugins used: ")
+
+
+def test_a_check_of_plugins_without_refusals_ends_well():
+    code, out, err = kmm("plugins", "--check")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"plugins used: \d+, refused: 0\n", out)
 
 
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(write):
