@@ -267,17 +267,14 @@ def _entry_points_text(distribution: Distribution) -> str:
 def _deprecations() -> Iterator[list[str]]:
     """Gather what of the contract is used that will go; other warnings are given as they were."""
     said: list[str] = []
-    caught: list[warnings.WarningMessage] = []
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ContractDeprecation)
-            yield said
-    finally:
-        for each in caught:
-            if issubclass(each.category, ContractDeprecation):
-                said.append(_one_line(str(each.message)))
-            else:
-                warnings.warn_explicit(each.message, each.category, each.filename, each.lineno, source=each.source)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ContractDeprecation)
+        yield said
+    for each in caught:
+        if issubclass(each.category, ContractDeprecation):
+            said.append(_one_line(str(each.message)))
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno, source=each.source)
 
 
 def _load(found: _Found, settings: Settings) -> Plugin:
