@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -90,3 +93,43 @@ def test_the_vendor_of_the_type_tests_is_a_working_plugin_too(stranger, tmp_path
     assert stranger("pip", "install", "--quiet", "--find-links", DIST, tmp_path).returncode == 0
     allowed = stranger("kmm", "plugins", KMM_PLUGINS_ALLOW="*")
     assert "typed (typed-kmm 2.0)\n  registry acme for *.acme.example\n  builder acme (makes Job)" in allowed.stdout
+
+
+@pytest.fixture
+def acme(stranger, tmp_path):
+    """The example for vendors, away from here: its wheel is built by pip, and installed beside the operator's."""
+    ignored = shutil.ignore_patterns("__pycache__", ".*")
+    source = shutil.copytree(ROOT / "examples/acme-kmm", tmp_path / "acme-kmm", ignore=ignored)
+    built = stranger("pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = stranger("pip", "install", "--quiet", "--find-links", DIST, f"{wheel}[test]")
+    assert installed.returncode == 0, installed.stderr
+    yield source
+    stranger("pip", "uninstall", "--quiet", "--yes", "acme-kmm")
+
+
+def test_the_example_for_vendors_holds_what_it_should_and_a_module_of_it_is_short(stranger, acme):
+    (wheel,) = acme.parent.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    tops = {name.split("/")[0] for name in names}
+    assert tops == {"acme_kmm", wheel.name.replace("-py3-none-any.whl", ".dist-info")}
+    assert {"acme_kmm/py.typed", "acme_kmm/device_plugin.py"} <= names
+    ran = stranger("kmm", "validate", acme / "module.yaml", KMM_PLUGINS_ALLOW="acme-kmm")
+    assert ran.stdout.endswith("Module drivers/acme: valid\n"), ran.stdout
+
+
+def test_the_example_for_vendors_passes_its_own_tests_and_through_both_doors_of_the_suite(stranger, acme):
+    own = stranger("pytest", "-p", "no:cacheprovider", acme)
+    assert own.returncode == 0, own.stdout
+    assert "holds    TestDevicePlugin, device-plugin renderer: " in own.stdout
+    report = acme / "report.json"
+    asked = stranger("kmm", "conformance", "acme", "--report", report)
+    assert asked.returncode == 0, asked.stdout
+    claims = json.loads(report.read_text())["claims"]
+    assert {each["of"] for each in claims} == {"plugin", "driver acme", "device-plugin renderer acme"}
+    assert {each["result"] for each in claims} == {"holds"}
+    ask = ("pytest", "-p", "no:cacheprovider", "--pyargs", "kmm.conformance", "--kmm-plugin", "acme")
+    door = stranger(*ask, "-kDriver")  # the rest is as through the other one
+    assert door.returncode == 0, door.stdout
+    assert "holds    acme, driver acme: " in door.stdout

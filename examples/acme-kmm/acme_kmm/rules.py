@@ -26,10 +26,12 @@ def judge(module: Manifest) -> Iterator[Finding]:
     if spec.get("driver") != NAME:
         return
     if CARD not in (spec.get("selector") or {}):
-        message = f'has no {CARD}: nodes without a card cannot load the driver; with "true", only those with one do'
+        message = f'should have {CARD}: "true": a node without a card cannot load the driver'
         yield Finding(path="spec.selector", message=message, severity=Severity.WARNING)
     queues, wrong = _queues(_at(spec, "moduleLoader", "container", "modprobe", "parameters") or [])
-    given = _at(spec, "devicePlugin", "params") or {}
+    # Another renderer that a user has chosen has parameters of its own.
+    ours = _at(spec, "devicePlugin", "renderer") == NAME
+    given = (_at(spec, "devicePlugin", "params") if ours else None) or {}
     wrong += [Finding(path=f"{_PARAMS}.{name}", message=message) for name, message in params.problems(given)]
     yield from wrong
     functions = given.get("virtualFunctions", 0)

@@ -19,7 +19,7 @@ def module(parameters: list[str] | None = None, **spec: Any) -> dict[str, Any]: 
 
 
 def split(functions: object, port: object = 8085) -> dict[str, Any]:
-    return {"params": {"virtualFunctions": functions, "healthPort": port}}
+    return {"renderer": "acme", "params": {"virtualFunctions": functions, "healthPort": port}}
 
 
 def found(judged: dict[str, Any]) -> list[tuple[str, str]]:
@@ -36,6 +36,10 @@ def test_a_module_that_the_card_can_do_is_right() -> None:
 def test_modules_of_other_drivers_are_not_judged() -> None:
     assert found(module(["queues=7"], driver="other", selector={})) == []
     assert found({"spec": {"selector": {}}}) == []
+
+
+def test_parameters_of_another_renderer_are_not_ours_to_judge() -> None:
+    assert found(module(devicePlugin={"renderer": "daemonset", "params": {"virtualFunctions": 900}})) == []
 
 
 def test_nodes_without_a_card_are_warned_of() -> None:
@@ -62,7 +66,8 @@ def test_functions_share_the_queues_of_the_card() -> None:
 
 
 def test_all_that_is_wrong_is_told_at_once() -> None:
-    judged = module(["queues=7"], devicePlugin={"params": {"healthPort": 80, "virtualFunction": 1}}, selector={})
+    wrong = {"healthPort": 80, "virtualFunction": 1}
+    judged = module(["queues=7"], devicePlugin={"renderer": "acme", "params": wrong}, selector={})
     assert [path.removeprefix("spec.") for path, _ in found(judged)] == [
         "selector",
         PARAMETERS.removeprefix("spec.") + "[0]",
