@@ -176,7 +176,8 @@ class Server:
                 return User("system:anonymous", ("system:unauthenticated",))
             why = f'User "system:anonymous" cannot access path "{request.path}"'
             return Failure(403, "Forbidden", f"forbidden: {why}")
-        user = self.tokens.get(said.removeprefix("Bearer ").strip())
+        scheme, _, token = said.partition(" ")
+        user = self.tokens.get(token.strip()) if scheme.lower() == "bearer" else None
         return user or Failure(401, "Unauthorized", "Unauthorized")
 
     async def _serve(

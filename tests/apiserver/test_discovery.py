@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 
@@ -55,6 +57,14 @@ def test_an_unknown_path_is_not_found(api, path):
 def test_an_unknown_token_is_refused(server):
     answer = server.stranger.get("/api/v1/nodes")
     assert (answer.code, answer.body["reason"]) == (401, "Unauthorized")
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])  # Kubernetes' client for pods writes it small
+def test_a_token_is_known_however_its_scheme_is_written(server, scheme):
+    token = server.api._headers["Authorization"].partition(" ")[2]
+    client = copy.copy(server.api)
+    client._headers = {"Authorization": f"{scheme} {token}"}
+    assert client.get("/api/v1/nodes").code == 200
 
 
 def test_nobody_in_particular_is_refused(server):
