@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from e2e.debian import QEMU, Missing, Toolkit, need_programs, toolkit
+from e2e.debian import QEMU, Missing, Toolkit, need_programs, python, toolkit
 from e2e.kernel import Kernel, kernel
 from e2e.verdict import own_signer
 from registry.docker_registry import Missing as NoRegistry
@@ -29,11 +30,19 @@ def _needed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def tools() -> Toolkit:
-    """Return the base image, with the programs of this machine that building needs."""
+    """Return the base image of kernel modules, with the programs of this machine that building needs."""
     with _needed():
         need_programs()
         program()
         return toolkit()
+
+
+@pytest.fixture(scope="session")
+def python_layout() -> Path:
+    """Return the layout of a base image with Python, with the programs of this machine that building needs."""
+    with _needed():
+        need_programs()
+        return python()
 
 
 @pytest.fixture(scope="session")

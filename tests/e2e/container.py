@@ -84,7 +84,7 @@ def _argv(run: Run, image: Path, folder: Path, *, layered: bool) -> tuple[str, .
     told = {
         "root": str(root),
         "mounts": mounts,
-        "layered": list(_empty_folders(run)) if layered and not _is_on_overlay(folder) else [],
+        "layered": list(_empty_folders(run)) if layered and not is_on_overlay(folder) else [],
         "argv": list(run.argv),
         "env": {"PATH": "/usr/bin:/bin"} | dict(run.env),
         "folder": run.container["workingDir"],
@@ -109,7 +109,8 @@ def _privileges(asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _is_on_overlay(folder: Path) -> bool:
+def is_on_overlay(folder: Path) -> bool:
+    """Whether the folder's file system is an overlay, on which there can be no other."""
     command = ["stat", "--file-system", "--format=%T", folder]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "overlayfs"
 

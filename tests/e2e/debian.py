@@ -1,9 +1,9 @@
-"""What real builds need from Debian: programs of this machine, and a base image with which kernel modules are built.
+"""What real builds need from Debian: programs of this machine, and base images: for kernel modules, and with Python.
 
-mmdebstrap makes the image once for each of Debian's kernels, in a minute; it is kept in the cache, as an OCI layout.
-By hand:
+mmdebstrap makes them once, the first for each of Debian's kernels, in a minute; they are kept in the cache, as OCI
+layouts. By hand:
 
-    python tests/e2e/debian.py       # makes the image, and prints where it is
+    python tests/e2e/debian.py       # makes the images, and prints where they are
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,7 @@ UNWANTED = (
     "*/lto1",
 )
 INCLUDED = ("gcc", "make", "busybox-static")
+PYTHON = ("python3", "python3-pip")
 # A mirror may be slow; what hangs ends, and is told.
 APT_WITHIN_S, IMAGE_WITHIN_S = 600, 1200
 _APT_OPTIONS = ("--option=DPkg::Lock::Timeout=300", "--option=Acquire::Retries=3")
@@ -77,14 +78,33 @@ def toolkit() -> Toolkit:
     """Return the image for Debian's present kernel, from the cache or made now. Raises Missing."""
     kernel = depended(f"linux-headers-cloud-{architecture()}", "linux-headers-")
     # What it is made from: the kernel's number moves with security updates.
-    made_from = hashlib.sha256(json.dumps([SUITE, kernel, INCLUDED, UNWANTED]).encode()).hexdigest()[:16]
-    place = cache("toolkit")
-    folder = place / made_from
+    folder = kept("toolkit", [SUITE, kernel, INCLUDED, UNWANTED], lambda made: _make(kernel, made))
+    return Toolkit(kernel=kernel, layout=folder / "layout", busybox=folder / "busybox")
+
+
+def python() -> Path:
+    """Return the layout of an image with Debian's Python and pip, from the cache or made now. Raises Missing."""
+
+    def make(made: Path) -> None:
+        _write_layout(image([_root(PYTHON, made.with_name("root.tar.gz")).read_bytes()]), made / "layout")
+
+    return kept("python", [SUITE, PYTHON, UNWANTED], make) / "layout"
+
+
+def kept(what: str, made_from: object, make: Callable[[Path], None]) -> Path:
+    """Return the folder of the cache with what is made from that. `make` fills it, where it is not there yet."""
+    name = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    place = cache(what)
+    folder = place / name
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            _make(kernel, folder)
-    return Toolkit(kernel=kernel, layout=folder / "layout", busybox=folder / "busybox")
+            with tempfile.TemporaryDirectory(dir=cache) as temporary:
+                made = Path(temporary, "made")
+                made.mkdir()
+                make(made)
+                made.rename(folder)
+    return folder
 
 
 def cache(name: str) -> Path:
@@ -123,23 +143,24 @@ def download(package: str, folder: Path) -> Path:
     return found
 
 
-def _make(kernel: str, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        made = Path(temporary, "made")
-        (made / "layout").mkdir(parents=True)
-        tar = Path(temporary, "root.tar.gz")
-        include = ",".join((*INCLUDED, f"linux-headers-{kernel}"))
-        options = [f"--dpkgopt=path-exclude={each}" for each in UNWANTED]
-        command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={include}", *options, SUITE, str(tar)]
-        _run([*command, "-"], IMAGE_WITHIN_S, said=_sources())
-        with tarfile.open(tar) as files:
-            member = next(each for each in files if each.isfile() and each.name.endswith("bin/busybox"))
-            program = files.extractfile(member)
-            assert program is not None
-            (made / "busybox").write_bytes(program.read())
-            (made / "busybox").chmod(0o755)
-        _write_layout(image([tar.read_bytes()]), made / "layout")
-        made.rename(folder)
+def _make(kernel: str, made: Path) -> None:
+    (made / "layout").mkdir()
+    tar = _root((*INCLUDED, f"linux-headers-{kernel}"), made.with_name("root.tar.gz"))
+    with tarfile.open(tar) as files:
+        member = next(each for each in files if each.isfile() and each.name.endswith("bin/busybox"))
+        program = files.extractfile(member)
+        assert program is not None
+        (made / "busybox").write_bytes(program.read())
+        (made / "busybox").chmod(0o755)
+    _write_layout(image([tar.read_bytes()]), made / "layout")
+
+
+def _root(include: tuple[str, ...], tar: Path) -> Path:
+    """Write a root with these packages, and those that each Debian has."""
+    options = [f"--dpkgopt=path-exclude={each}" for each in UNWANTED]
+    command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(include)}", *options, SUITE]
+    _run([*command, str(tar), "-"], IMAGE_WITHIN_S, said=_sources())
+    return tar
 
 
 def _sources() -> str:
@@ -192,3 +213,4 @@ def _run(command: list[str], within_s: float, said: str = "", folder: Path | Non
 if __name__ == "__main__":
     need_programs()
     print(toolkit().layout)
+    print(python())

@@ -65,7 +65,7 @@ def main(spec: Path) -> None:
     wanted = {"/", "/proc", "/dev", *(f"/dev/{each}" for each in _DEVICES), *(each[1] for each in told["mounts"])}
     _bind(root, root)
     for name in ("proc", "dev"):
-        (root / name).mkdir()
+        (root / name).mkdir(exist_ok=True)
     _call("mount", "proc", str(root / "proc"), "proc", 0, None)
     _call("mount", "tmpfs", str(root / "dev"), "tmpfs", 0, None)
     for each in _DEVICES:
