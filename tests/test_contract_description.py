@@ -146,7 +146,8 @@ def test_what_plugins_use_is_in_the_description():
     assert found["kmm.contract.Builder"]["is"] == "constant"
     assert found["kmm.hookspecs.kmm_builders"]["shape"] == "Sequence[Builder]"
     assert found["kmm.job.job"]["parts"]["deadline_s"] == {"type": "int"}
-    assert "kmm.errors.SpecError" in found
+    assert found["kmm.errors.SpecError"]["shape"] == "KmmError"
+    assert found["kmm.errors.Unavailable"] == {"is": "name", "shape": "kmm.contract.Unavailable"}
     assert found["kmm.conformance.DriverContract"]["parts"].keys() == {"plugin", "options", "offer", "spec"}
     assert "test_it_is_not_refused" in found["kmm.conformance.PluginContract rules"]["parts"]
     assert not [name for name in found if "._" in name]

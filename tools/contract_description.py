@@ -65,7 +65,7 @@ def fixtures(suite: type) -> Iterator[tuple[str, Callable[..., object]]]:
 
 
 def _of_module(module: ModuleType) -> Iterator[tuple[str, Entry]]:
-    aliases = {name for name, said in vars(module).get("__annotations__", {}).items() if said == "TypeAlias"}
+    aliases = {name for name, said in inspect.get_annotations(module).items() if said == "TypeAlias"}
     for name, each in vars(module).items():
         if name.startswith("_") or name == _NOT_DESCRIBED:
             continue
@@ -73,6 +73,8 @@ def _of_module(module: ModuleType) -> Iterator[tuple[str, Entry]]:
             yield from _of_class(name, each)
         elif inspect.isfunction(each) and each.__module__ == module.__name__:
             yield name, _of_function(each, "hook" if module is hookspecs else "function")
+        elif isinstance(each, type) and name in getattr(module, "__all__", ()):
+            yield name, {"is": "name", "shape": f"{each.__module__}.{each.__name__}"}
         elif name in aliases or (name.isupper() and not isinstance(each, type)):
             yield name, {"is": "constant", "shape": repr(each)}
 
@@ -92,9 +94,13 @@ def _of_class(name: str, each: type) -> Iterator[tuple[str, Entry]]:
         made = dict(_parameters(each.__init__)) if "__init__" in vars(each) else {}
         yield name, {"is": "class", "shape": bases, "parts": made}
     if not getattr(each, "_is_protocol", False):
-        for method, function in vars(each).items():
-            if not method.startswith("_") and inspect.isfunction(function):
-                yield f"{name}.{method}", _of_function(function, "function")
+        for of, member in vars(each).items():
+            if of.startswith("_"):
+                continue
+            if inspect.isfunction(member):
+                yield f"{name}.{of}", _of_function(member, "function")
+            elif isinstance(member, property) and member.fget:
+                yield f"{name}.{of}", _of_function(member.fget, "property")
 
 
 def _of_members(protocol: type) -> Iterator[tuple[str, Entry]]:
