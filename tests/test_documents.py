@@ -131,6 +131,12 @@ def test_the_signing_commands_do_what_the_document_says(acme):
     expect(block(ROOT / "docs/signing.md", "tested"), acme)
 
 
+def test_commands_that_no_test_runs_are_said_to_be_such():
+    text = (ROOT / "docs/signing.md").read_text()
+    for found in re.finditer(r"(?ms)^([^\n]*)\n\n?```console\n(.*?)```", text):
+        assert found[1].startswith("<!-- tested") or "no test runs them" in found[1], found[2]
+
+
 def test_the_image_signing_commands_do_what_the_document_says(acme):
     script = block(ROOT / "docs/signing.md", "tested", "image")
     with Registry() as registry:

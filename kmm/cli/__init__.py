@@ -376,6 +376,29 @@ def _verify_module(
     raise typer.Exit(verify_module(files, cert))
 
 
+@app.command("check-keys")
+def _check_keys(
+    secrets: Annotated[
+        list[str],
+        typer.Argument(metavar="SECRET...", help="The Secrets of certSecret and keySecret, or the one that is both."),
+    ],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="The Module's namespace.")],
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option("--kubeconfig", help="Which cluster; $KUBECONFIG or the cluster this runs in, else."),
+    ] = None,
+) -> None:
+    """Check that the key and the certificate in Secrets can sign modules.
+
+    Nothing secret is printed. Exit code 0: they can, maybe with warnings. 1: they cannot. 2: the command is wrong, or
+    the Secrets cannot be read.
+    """
+    with _signing():
+        from kmm.cli.check_keys import check_keys
+
+    raise typer.Exit(check_keys(secrets, namespace, kubeconfig))
+
+
 @contextmanager
 def _signing() -> Iterator[None]:
     try:

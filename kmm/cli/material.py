@@ -17,7 +17,8 @@ from kmm.signing.errors import CertificateError, SigningError
 from kmm.signing.signer import Signer
 
 PASSPHRASE = "KBUILD_SIGN_PIN"  # noqa: S105 -- the variable that the kernel's own tools read it from
-_PASSPHRASE_LONGEST = 1024
+PASSPHRASE_LONGEST = 1024
+"""Bytes of a file with a passphrase."""
 
 
 def read_signer(key_file: Path, certificate_file: Path, hash_name: str, passphrase_file: Path | None) -> Signer:
@@ -61,14 +62,19 @@ def read_limited(file: Path, most: int) -> bytes:
     return found
 
 
+def passphrase_in(data: bytes) -> bytes:
+    """Return the passphrase that a file holds, without the end of its line."""
+    return data.removesuffix(b"\n").removesuffix(b"\r")
+
+
 def _passphrase(key_file: Path, passphrase_file: Path | None) -> bytes:
     """Return the passphrase: from its file, the environment, or whoever sits at the terminal. Raises ConfigError."""
     if passphrase_file is not None:
         try:
-            found_there = read_limited(passphrase_file, _PASSPHRASE_LONGEST)
+            found_there = read_limited(passphrase_file, PASSPHRASE_LONGEST)
         except ConfigError as error:
             raise ConfigError(f"{key_file}: is encrypted, and there is no passphrase for it: {error}") from None
-        return found_there.removesuffix(b"\n").removesuffix(b"\r")
+        return passphrase_in(found_there)
     if found := os.environ.get(PASSPHRASE):
         return os.fsencode(found)
     if sys.stdin is None or not sys.stdin.isatty():

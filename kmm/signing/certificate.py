@@ -28,6 +28,7 @@ PublicKey: TypeAlias = RSAPublicKey | EllipticCurvePublicKey
 _DER_BEGINS = b"\x30"
 _VERSION = 0xA0
 _RSA_BITS = (1024, 1536, 2048, 3072, 4096)  # the lengths that the kernel's RSA takes
+_RSA_BITS_SAFE = 2048
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +81,8 @@ class Certificate:
             yield "the key is an EC key: many kernels refuse its signatures, and RSA is safe"
         elif self.public_key.key_size not in _RSA_BITS:
             yield f"the key has {self.public_key.key_size} bits: kernels take RSA keys of 2048, 3072 or 4096"
+        elif self.public_key.key_size < _RSA_BITS_SAFE:
+            yield f"the key has {self.public_key.key_size} bits: that is not safe, and kernels in FIPS mode refuse it"
 
 
 HASH_BY_NAME = {

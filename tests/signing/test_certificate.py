@@ -76,6 +76,10 @@ def test_an_ec_key_and_an_odd_length_warn(certificates):
     ]
     odd = certificate.load(certificate_pem(rsa.generate_private_key(65537, 2056)))
     assert list(odd.warnings(NOW)) == ["the key has 2056 bits: kernels take RSA keys of 2048, 3072 or 4096"]
+    short = certificate.load(certificate_pem(rsa.generate_private_key(65537, 1024)))  # noqa: S505 -- that is it
+    assert list(short.warnings(NOW)) == [
+        "the key has 1024 bits: that is not safe, and kernels in FIPS mode refuse it"
+    ]
     assert list(certificates["issued"].warnings(certificates["issued"].not_before)) == []
 
 
