@@ -155,8 +155,8 @@ _NOT_PULLED = (
     "SignatureValidationFailed",
 )
 _STILL_LOADED = (
-    "the driver is in use and stays loaded as it was, also where another loader takes over: stop what uses it, then "
-    "`modprobe -r` on the node, or reboot it"
+    "stays loaded as it was, also where another loader takes over: stop what uses it, then `modprobe -r` on the "
+    "node, or reboot it"
 )
 
 # The kubelet: `Exec lifecycle hook ([COMMAND]) … failed - error: ERROR, message: "WHAT IT PRINTED"`, quoted as Go
@@ -185,13 +185,20 @@ def diagnose(pod: Pod) -> tuple[Reason, str] | None:
     return Reason.LOAD_FAILED, f"{pod.waiting_reason} on {pod.node}: {_end(left)}"
 
 
-def diagnose_unload(pod: Pod) -> tuple[Reason, str] | None:
-    """Return that a driver was in use when its loader was stopped, and what to do; None where nothing says so."""
-    line = " ".join(pod.termination_message.split())
-    found = next((reason for words, reason, _ in _WORDS if words.search(line)), None)
-    if not pod.deleting or found is not Reason.MODULE_IN_USE:
+def diagnose_unload(pod: Pod, event: str = "") -> tuple[Reason, str] | None:
+    """Return that a driver stays loaded whose loader was stopped, and what to do; None where nothing says so.
+
+    `event`: what the kubelet said of a hook that failed, if it did.
+    """
+    if not pod.deleting:
         return None
-    return found, f"{_STILL_LOADED} ({pod.node}: {_end(line)})"
+    said = pod.termination_message or _said(event)
+    line = " ".join(said.split())
+    if next((reason for words, reason, _ in _WORDS if words.search(line)), None) is Reason.MODULE_IN_USE:
+        return Reason.MODULE_IN_USE, f"the driver is in use and {_STILL_LOADED} ({pod.node}: {_end(line)})"
+    if event:
+        return Reason.UNLOAD_FAILED, f"the driver may be in use, and {_STILL_LOADED} ({pod.node}: {_end(line)})"
+    return None
 
 
 def is_news(pod: Pod) -> bool:

@@ -495,6 +495,16 @@ class Reason(StrEnum):
             "there, or reboot the node. A new loader does not replace what is still loaded."
         ),
     )
+    UNLOAD_FAILED = (
+        "UnloadFailed",
+        About.LOADER,
+        "The command that unloads the driver failed, and the driver may still be loaded as it was.",
+        "Most often it is in use. Kubelets of Kubernetes 1.26 and later do not tell what the command said.",
+        (
+            "On the node: `lsmod` shows whether it is loaded, and the modules that hold it, `lsof` the programs. "
+            "Stop them, then `modprobe -r` there, or reboot the node."
+        ),
+    )
     # ── A device plugin ───────────────────────────────────────────────────────────────────────────────────────
     DEVICE_PLUGIN_READY = (
         "DevicePluginReady",

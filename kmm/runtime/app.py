@@ -33,6 +33,7 @@ from kmm.runtime.observers import Observers
 from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
 from kmm.runtime.transport import ApiError, Transport
+from kmm.runtime.unloads import Unloads
 from kmm.runtime.watch import Source, Watch
 
 _STOP_S = 8.0
@@ -74,6 +75,7 @@ class App:
         self._base_images = BaseImageLists(
             transport, catalog, self.cluster.lock, self._discovered, self._watch_failed
         )
+        self._unloads = Unloads(transport, self.cluster, self._announcer.tell, self._watch_failed)
         credentials = Credentials(config, transport, self._references)
         self._probes = Probes(catalog, credentials.access, self._answered, self.metrics, options.patience)
         hands = Hands(transport, self.cluster, self._probes.ask, self._announcer.tell)
@@ -82,6 +84,7 @@ class App:
             hands,
             self._references,
             self._base_images,
+            self._unloads,
             Masks(transport),
             self._observers,
             self.metrics,
@@ -153,6 +156,7 @@ class App:
             watch.stop()
         self._references.stop()
         self._base_images.stop()
+        self._unloads.stop()
         if self._options.elect:
             self.elector.release(left_s(_STOP_S))
         for endpoint in self._endpoints:

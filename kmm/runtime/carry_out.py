@@ -50,10 +50,6 @@ class Hands:
     ) -> None:
         self._transport, self._cluster, self._ask, self._tell = transport, cluster, ask, tell
 
-    def tell(self, subject: Subject, said: Announce) -> None:
-        """Tell of something that nothing was to be done for."""
-        self._tell(subject, said)
-
     def refused(self, subject: Subject, action: Action, error: KmmError) -> str:
         """Tell that the API server will not have something; return what was told."""
         what = f"{type(action).__name__} {getattr(action, 'name', '')}".strip()

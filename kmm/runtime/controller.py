@@ -15,7 +15,6 @@ from kmm.api.metadata import PREFIX
 from kmm.contract import ModuleRef
 from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, Replace, SetStatus
-from kmm.core.diagnosis import diagnose_unload
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
@@ -33,6 +32,7 @@ from kmm.runtime.queue import Queue
 from kmm.runtime.references import References
 from kmm.runtime.store import Item
 from kmm.runtime.transport import AlreadyExists, ApiError, Conflict
+from kmm.runtime.unloads import Unloads
 from kmm.runtime.written import Written, written
 
 Key: TypeAlias = tuple[str, str, str]  # controller, namespace, name
@@ -68,6 +68,7 @@ class Controller:
         hands: Hands,
         references: References,
         base_images: BaseImageLists,
+        unloads: Unloads,
         masks: Masks,
         observers: Observers,
         metrics: Metrics,
@@ -78,7 +79,7 @@ class Controller:
         self.queue: Queue[Key] = Queue(group_of=self._provider, most=max(1, workers // 2))
         self._labels: Mapping[str, str] = {}
         self._cluster, self._hands, self._references = cluster, hands, references
-        self._base_images = base_images
+        self._base_images, self._unloads = base_images, unloads
         self._masks, self._observers, self._metrics = masks, observers, metrics
         self._written: dict[Key, Written] = {}
         # Each is told the uid of a Module that is gone.
@@ -230,17 +231,6 @@ class Controller:
             # What a ready pod changes for its Module is told by its DaemonSet's status.
             if owner and (not each.value.role or each.value.waiting_reason):
                 self._add(FOR_MODULES, *owner)
-        if after and after.value.deleting and not (before and before.value.termination_message):
-            self._tell_of_unload(after)
-
-    def _tell_of_unload(self, item: Item[PodFacts]) -> None:
-        """Tell of a driver that stays loaded, at once: no plan may see its loader, and its Module may be gone."""
-        found = diagnose_unload(self._cluster.pod_of(item)) if item.value.role == names.LOADER else None
-        if found:
-            ref = ModuleRef(namespace=item.namespace, name=item.value.module)
-            module = self._cluster.modules.get(ref.namespace, ref.name)
-            subject = Subject(ref=ref, uid=module.uid if module else "")
-            self._hands.tell(subject, Announce(reason=found[0], message=found[1], warning=True))
 
     # ── What is done ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -303,6 +293,7 @@ class Controller:
         if subject is None:
             self._written.pop(key, None)
             return False
+        self._unloads.follow(module.namespace)
         if not self._references.follow(subject):
             self.queue.add_after(key, _UNSYNCED_S, _MODULES)
             return False

@@ -41,7 +41,8 @@ def rules(catalog: Catalog) -> list[dict[str, Any]]:
         _rule(CONFIG_MAP, *_WATCH),
         _rule(SECRET, *_WATCH),
         _rule(SERVICE_ACCOUNT, *_WATCH),
-        _rule(EVENT, "create", "patch"),
+        # Watched for what kubelets say of loaders that could not unload.
+        _rule(EVENT, *_WATCH, "create", "patch"),
     ]
 
 

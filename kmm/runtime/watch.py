@@ -39,7 +39,7 @@ class Source(Generic[V]):
     """What to follow.
 
     `trim`: from an object to what is kept of it; `read`: from JSON to the object, or to as much as `trim` looks at;
-    `selector`: by labels; `name`: of the only one that is followed;
+    `selector`: by labels; `fields`: by fields; `name`: of the only one that is followed;
     `metadata_only`: no more is asked for; `optional`: a cluster that does not have the kind has none of it.
     """
 
@@ -47,6 +47,7 @@ class Source(Generic[V]):
     trim: Callable[[Mapping[str, Any]], V]
     read: Callable[[bytes | msgspec.Raw], Mapping[str, Any]] = msgspec.json.decode
     selector: str = ""
+    fields: str = ""
     name: str = ""
     metadata_only: bool = False
     optional: bool = False
@@ -54,7 +55,7 @@ class Source(Generic[V]):
     @property
     def query(self) -> dict[str, str]:
         """What a list and a watch of it ask for."""
-        fields = f"metadata.name={self.name}" if self.name else ""
+        fields = f"metadata.name={self.name}" if self.name else self.fields
         return {key: value for key, value in (("labelSelector", self.selector), ("fieldSelector", fields)) if value}
 
     @property

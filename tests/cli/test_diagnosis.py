@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from apiserver.client import eventually
-from apiserver.samples import a_module, modules
+from apiserver.samples import a_module, core, modules
 from runtime.conftest import NAMESPACE
 
 from kmm.cli import status as command
@@ -33,6 +33,13 @@ SAID = {
 }
 
 
+# What a kubelet up to 1.25 says in its event; since then it keeps the words to itself.
+OLDER = (
+    'Exec lifecycle hook ([modprobe -rv -d /opt m]) for Container "module-loader" in Pod "p_n(u)" failed - error: '
+    f"command 'modprobe -rv -d /opt m' exited with 1: {IN_USE}\n, message: \"{IN_USE}\\n\""
+)
+
+
 def loader(name, image, **modprobe):
     made = a_module(name)
     container = made["spec"]["moduleLoader"]["container"]
@@ -54,7 +61,7 @@ def read(capsys):
 
 
 def test_every_reason_of_a_loader_is_tried_here():
-    assert set(SAID) == {each for each in Reason if each.about is About.LOADER}
+    assert {*SAID, Reason.UNLOAD_FAILED} == {each for each in Reason if each.about is About.LOADER}
 
 
 def test_each_reason_comes_from_the_pod_to_status_condition_event_and_what_a_person_reads(world, read):
@@ -164,3 +171,59 @@ def test_a_driver_in_use_is_told_of_when_its_node_is_no_target_any_more(unloadin
     unloading.api.patch("/api/v1/nodes/n0", {"metadata": {"labels": {"a": None}}})
     eventually(lambda: told(unloading)[0] == "m")
     assert f"(n0: {IN_USE})" in told(unloading)[1]
+
+
+@pytest.mark.parametrize("firmware", [{}, {"firmwarePath": "/firmware"}], ids=["alone", "script"])
+def test_a_command_that_fails_without_a_word_is_told_of_by_the_kubelets_event(world, firmware):
+    async def program(run):
+        return Exit(code=1) if run.hook == "preStop" else await idle(run)
+
+    found = world(nodes=1, kernels=1, program=program)
+    found.operator()
+    found.api.post(modules(NAMESPACE), loader("m", "registry.example.com/m:1", **firmware))
+    eventually(found.ready)
+    found.api.delete(f"{modules(NAMESPACE)}/m")
+    event = eventually(lambda: found.events().get("UnloadFailed"))
+    assert event["involvedObject"]["name"] == "m"
+    assert "stays loaded" in event["message"]
+    assert "(n0: PreStopHook failed)" in event["message"]
+    assert "ModuleInUse" not in found.events()
+
+
+def test_the_words_of_an_older_kubelets_event_are_read(world):
+    found = world(nodes=1, kernels=1)
+    found.operator()
+    found.api.post(modules(NAMESPACE), loader("m", "registry.example.com/m:1"))
+    eventually(found.ready)
+    (pod,) = found.pods()
+    found.api.delete(f"{modules(NAMESPACE)}/m")
+    about = {"kind": "Pod", "namespace": NAMESPACE, **{key: pod["metadata"][key] for key in ("name", "uid")}}
+    body = {
+        "metadata": {"name": "older"},
+        "involvedObject": about,
+        "reason": "FailedPreStopHook",
+        "type": "Warning",
+        "source": {"component": "kubelet"},
+        "message": OLDER,
+    }
+    assert found.api.post(core(NAMESPACE, "events"), body).code == 201
+    event = eventually(lambda: found.events().get("ModuleInUse"))
+    assert f"(n0: {IN_USE})" in event["message"]
+
+
+def test_a_hook_that_fails_where_nothing_was_loaded_is_no_driver_that_stays(world):
+    async def program(run):
+        return Exit(code=1, output=f"{SAID[Reason.NO_DEVICE]}\n") if run.hook else await idle(run)
+
+    def of_kubelet():
+        return [each["reason"] for each in found.api.get(core(NAMESPACE, "events")).body["items"]]
+
+    found = world(nodes=1, kernels=1, program=program)
+    found.operator()
+    found.api.post(modules(NAMESPACE), loader("m", "registry.example.com/m:1"))
+    eventually(lambda: "FailedPreStopHook" in of_kubelet())
+    eventually(lambda: "NoDevice" in found.events())
+    found.api.delete(f"{modules(NAMESPACE)}/m")
+    eventually(lambda: not found.pods())
+    found.quiet()
+    assert "UnloadFailed" not in found.events()

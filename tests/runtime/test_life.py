@@ -81,8 +81,10 @@ def test_few_requests_bring_a_module_to_be_ready(world):
     assert asked["create", "daemonsets"] == 4
     assert asked["create", "events"] + asked["patch", "events"] <= 2
     assert asked["patch", "nodes"] <= 2 * 6
+    assert (asked["list", "events"], asked["watch", "events"]) == (1, 1), "of its namespace"
     assert set(asked) <= {
         ("create", "daemonsets"), ("patch", "modules"), ("patch", "nodes"), ("create", "events"), ("patch", "events"),
+        ("list", "events"), ("watch", "events"),
     }  # fmt: skip
 
 
