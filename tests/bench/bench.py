@@ -22,6 +22,7 @@ import openshift_cost  # noqa: E402
 import operator_cost  # noqa: E402
 import plugin_cost  # noqa: E402
 import registry_cost  # noqa: E402
+import secure_boot_cost  # noqa: E402
 import signing_cost  # noqa: E402
 
 from kmm.admission import judge  # noqa: E402
@@ -189,6 +190,7 @@ def main() -> None:
     openshift_cost.measure()
     image_signing_cost.measure()
     plugin_cost.measure()
+    secure_boot_cost.measure()
     lines()
 
 

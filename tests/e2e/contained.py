@@ -52,7 +52,7 @@ class Contained:
         ]
         for path, (real, read_only) in mounts.items():
             there = shlex.quote(path.lstrip("/"))
-            script += [f"mkdir -p {there} {shlex.quote(real)}", f"mount --bind {shlex.quote(real)} {there}"]
+            script += [f"mkdir -p {there}", f"mount --bind {shlex.quote(real)} {there}"]
             if read_only:
                 script.append(f"mount -o remount,bind,ro {there}")
         done = machine.run("\n".join(script))
@@ -62,3 +62,9 @@ class Contained:
         """Run a command in it, without the capabilities in `but`."""
         less = ("/bin/setpriv", "--bounding-set", ",".join(f"-{each}" for each in but)) if but else ()
         return self._machine.run(shlex.join((*less, *self._enter, *argv)))
+
+    def start(self, argv: Iterable[str]) -> str:
+        """Start a service in it; return the number of its process."""
+        return self._machine.said(
+            "sh", "-c", f"{shlex.join((*self._enter, *argv))} >/dev/null 2>&1 & echo $!"
+        ).strip()

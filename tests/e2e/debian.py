@@ -86,7 +86,7 @@ def python() -> Path:
     """Return the layout of an image with Debian's Python and pip, from the cache or made now. Raises Missing."""
 
     def make(made: Path) -> None:
-        _write_layout(image([_root(PYTHON, made.with_name("root.tar.gz")).read_bytes()]), made / "layout")
+        write_layout(image([_root(PYTHON, made.with_name("root.tar.gz")).read_bytes()]), made / "layout")
 
     return kept("python", [SUITE, PYTHON, UNWANTED], make) / "layout"
 
@@ -144,7 +144,6 @@ def download(package: str, folder: Path) -> Path:
 
 
 def _make(kernel: str, made: Path) -> None:
-    (made / "layout").mkdir()
     tar = _root((*INCLUDED, f"linux-headers-{kernel}"), made.with_name("root.tar.gz"))
     with tarfile.open(tar) as files:
         member = next(each for each in files if each.isfile() and each.name.endswith("bin/busybox"))
@@ -152,7 +151,7 @@ def _make(kernel: str, made: Path) -> None:
         assert program is not None
         (made / "busybox").write_bytes(program.read())
         (made / "busybox").chmod(0o755)
-    _write_layout(image([tar.read_bytes()]), made / "layout")
+    write_layout(image([tar.read_bytes()]), made / "layout")
 
 
 def _root(include: tuple[str, ...], tar: Path) -> Path:
@@ -171,7 +170,8 @@ def _sources() -> str:
     return "".join(f"deb {uri} {name} {component}\n" for uri, name, component, _ in found if name.startswith(SUITE))
 
 
-def _write_layout(made: Image, folder: Path) -> None:
+def write_layout(made: Image, folder: Path) -> None:
+    """Write an image as skopeo reads it: `oci:FOLDER`."""
     blobs = folder / "blobs/sha256"
     blobs.mkdir(parents=True)
     for content in (made.manifest, *made.blobs.values()):

@@ -13,6 +13,7 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,9 +34,10 @@ PROGRAMS = ("chroot", "setpriv")
 
 
 class Machine:
-    """It runs while this is a context manager. `certificates`: in DER; without any, there is no UEFI.
+    """It runs while this is a context manager, and threads may share it.
 
-    `arguments`: of the kernel. `boot_s`: how long it took until it listened. Its console is in `console`, a file.
+    `certificates`: in DER; without any, there is no UEFI. `arguments`: of the kernel. `boot_s`: what passed until it
+    listened. `console`: the file with what the kernel said.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Machine:
             *("-kernel", kernel.image, "-initrd", initramfs, "-append", f"console=ttyS0 panic=-1 {arguments}"),
             *(_secure_boot(folder, certificates) if certificates else ("-machine", "q35")),
         ]
+        self._lock = threading.Lock()
         self.boot_s = 0.0
 
     def __enter__(self) -> Self:
@@ -101,10 +104,11 @@ class Machine:
         return done.output
 
     def _ask(self, line: str, content: bytes) -> Exit:
-        self._socket.sendall(line.encode() + b"\n" + content)
-        code, size = map(int, self._answered().split())
-        output = self._answers.read(size)
-        assert len(output) == size, self._why()
+        with self._lock:
+            self._socket.sendall(line.encode() + b"\n" + content)
+            code, size = map(int, self._answered().split())
+            output = self._answers.read(size)
+            assert len(output) == size, self._why()
         return Exit(code=code, output=output.decode(errors="replace"))
 
     def _answered(self) -> bytes:

@@ -33,7 +33,10 @@ from kmm.loader import load_catalog
 from kmm.runtime.app import App, Options
 from kmm.runtime.transport import connect
 
-APPLETS = ("cat", "chroot", "env", "find", "grep", "id", "ls", "mkdir", "modprobe", "sh", "sleep", "tr")
+APPLETS = (
+    *("cat", "chroot", "cp", "env", "find", "grep", "id", "ls", "mkdir", "modprobe", "rm", "rmdir", "sh", "sleep"),
+    *("tr", "uname"),
+)
 MIXED = {"fleet": "mixed"}  # of two nodes that say they are of different architectures
 WITHIN_S = 900.0  # only what never comes is waited for that long
 
@@ -41,7 +44,7 @@ WITHIN_S = 900.0  # only what never comes is waited for that long
 class Site(World):
     """`release`: the kernel of its node; `builder`: who builds, empty where the cluster decides.
 
-    `container`: runs what it made. `prepare` is called before the operator starts.
+    `container`: runs what it made; `loader`: runs loaders. `prepare` is called before the operator starts.
     Images to begin from: `base/small:1`, a busybox; further ones are pushed with `client`.
     """
 
@@ -54,9 +57,10 @@ class Site(World):
         busybox: Path,
         builder: str,
         container: Callable[[Run], Awaitable[Exit]],
+        loader: Callable[[Run], Awaitable[Exit]] = idle,
         prepare: Callable[[Site], None] = lambda _: None,
     ) -> None:
-        self.folder, self.release, self._container = folder, release, container
+        self.folder, self.release, self._container, self._loader = folder, release, container, loader
         self.said: dict[str, str] = {}
         authority = trustme.CA(organization_name="kmm tests")
         self.ca_file = folder / "ca/ca.crt"
@@ -115,8 +119,11 @@ class Site(World):
         stack.callback(app.stop)
 
     async def _program(self, run: Run) -> Exit:
+        labels = run.pod["metadata"].get("labels", {})
+        if labels.get(f"{PREFIX}role") == "module-loader":
+            return await self._loader(run)
         programs = {"build": self._container, "sign": signs}
-        program = programs.get(run.pod["metadata"].get("labels", {}).get(f"{PREFIX}job-type"))
+        program = programs.get(labels.get(f"{PREFIX}job-type"))
         if program is None:
             return await idle(run)
         done = await program(run)
@@ -138,6 +145,10 @@ class Site(World):
         """Return the tags of a Module's images, as often as each was pushed."""
         pattern = rf'"PUT /v2/drivers/{name}/manifests/(\S+) HTTP/[\d.]+" 201'
         return [each for each in re.findall(pattern, self._registry.log_file.read_text()) if ":" not in each]
+
+    def access(self, end: str = "") -> list[str]:
+        """Return skopeo's options for the registry. `end`: `src-` or `dest-`, for commands with two."""
+        return [f"--{end}cert-dir={self.ca_file.parent}", f"--{end}creds={ROBOT}:{PASSWORDS[ROBOT]}"]
 
     def _docker_config(self, password: str) -> str:
         auth = base64.b64encode(f"{ROBOT}:{password}".encode()).decode()
@@ -168,18 +179,27 @@ class Site(World):
         push: str = "push",
         nodes: Mapping[str, str] = SELECTED,
         sign: Mapping[str, Any] | None = None,
+        loads: Mapping[str, Any] | None = None,
         **build: Any,
     ) -> None:
-        """Create a Module whose image is built. `nodes`: the labels of those where it is to be loaded."""
+        """Create a Module whose image is built. `nodes`: the labels of those where it is to be loaded.
+
+        `loads`: what else its container says, of how it is loaded.
+        """
         self.config_map(f"{name}-dockerfile", {"dockerfile": dockerfile})
         spec = self._spec(name, **{"selector": nodes, **build})
+        spec["moduleLoader"]["container"] |= loads or {}
         if sign:
             spec["moduleLoader"]["container"]["sign"] = sign
         self._post(name, spec, push, nodes)
 
-    def apply_unbuilt(self, name: str, *, push: str = "push", **mapping: Any) -> None:
-        """Create a Module whose mapping has what is given, and no build."""
-        self._post(name, self._mapped(name, mapping), push, SELECTED)
+    def apply_unbuilt(
+        self, name: str, *, push: str = "push", loads: Mapping[str, Any] | None = None, **mapping: Any
+    ) -> None:
+        """Create a Module whose mapping has what is given, and no build. `loads`: as of `apply`."""
+        spec = self._mapped(name, mapping)
+        spec["moduleLoader"]["container"] |= loads or {}
+        self._post(name, spec, push, SELECTED)
 
     def _post(self, name: str, spec: Mapping[str, Any], push: str, nodes: Mapping[str, str]) -> None:
         body = a_module(name, **spec, imageRepoSecret={"name": push}, selector=nodes)

@@ -88,8 +88,8 @@ def other(site, tmp_path_factory):
 
 
 def _skopeo(site: Site, verb: str, *arguments: str, end: str = "") -> str:
-    access = (f"--{end}cert-dir={site.ca_file.parent}", f"--{end}creds={ROBOT}:{PASSWORDS[ROBOT]}")
-    return subprocess.run(["skopeo", verb, *access, *arguments], check=True, capture_output=True, text=True).stdout
+    command = ["skopeo", verb, *site.access(end), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 def test_a_driver_is_built_from_its_dockerfile_pushed_and_loaded(site):

@@ -18,7 +18,6 @@ from apiserver.samples import a_module, core, modules
 from controlplane.controlplane import ControlPlane
 from e2e.container import contained, make_image
 from e2e.site import MIXED, WITHIN_S, Site, signs
-from registry.running import PASSWORDS, ROBOT
 from signing.golden import MODULE, PASSPHRASE, golden
 from world import NAMESPACE, PREFIX, RealWorld
 
@@ -103,9 +102,8 @@ def test_an_image_that_somebody_built_is_signed_loaded_and_read_by_others(site):
     site.apply_unbuilt("there", sign=sign)
     said = site.loaded("there")
     pulled = site.folder / "pulled"
-    access = (f"--src-cert-dir={site.ca_file.parent}", f"--src-creds={ROBOT}:{PASSWORDS[ROBOT]}")
     source = f"docker://{site.loaders_image('there')}"
-    command = ["skopeo", "copy", "--quiet", "--preserve-digests", *access, source, f"dir:{pulled}"]
+    command = ["skopeo", "copy", "--quiet", "--preserve-digests", *site.access("src-"), source, f"dir:{pulled}"]
     subprocess.run(command, check=True, capture_output=True)
     assert verified(site, "there", SELF).verified
     assert site.files("there")["usr/share/firmware"] == b"firmware"

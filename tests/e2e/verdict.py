@@ -32,7 +32,6 @@ MODULE = "loop"
 NEEDY, NEEDED = "stp", "llc"
 USED = "/dev/loop-control"
 """Whoever has it open uses MODULE."""
-KMOD = ("modprobe", "depmod", "lsmod", "modinfo")
 MODES = {
     "trusting": "true",
     "locked down": "echo integrity >/sys/kernel/security/lockdown",
@@ -48,6 +47,7 @@ UNTRUSTED = {
 }
 """What becomes of a module whose signature is not trusted."""
 _CASES = "/cases"
+_KMOD = ("depmod", "modprobe")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +64,11 @@ def own_signer(name: str, hash_name: str = "sha256") -> Signer:
     return Signer(certificate.load(golden(f"{name}.pem")), private, hash_name=hash_name)
 
 
-def foreign_signer() -> Signer:
-    """Return one that nobody trusts."""
+def strangers_pair() -> tuple[bytes, bytes]:
+    """Return a key that nobody trusts and its certificate, in PEM."""
     made = rsa.generate_private_key(65537, 2048)
     pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return Signer(certificate.load(certificate_pem(made, name="foreign")), key.load(pem))
+    return pem, certificate_pem(made, name="stranger")
 
 
 def signed(data: bytes, signer: Signer) -> bytes:
@@ -88,6 +88,8 @@ def cases(kernel: Kernel, other: Kernel, trusted: Mapping[str, Signer]) -> dict[
     theirs = kernel.module(MODULE)
     bare = unsigned(theirs)
     (first, *_) = trusted.values()
+    strangers_key, strangers_certificate = strangers_pair()
+    stranger = Signer(certificate.load(strangers_certificate), key.load(strangers_key))
     ours = signed(theirs, first)
     changed, damaged, cut = (bytearray(ours) for _ in range(3))
     changed[bare.index(b"max_loop")] ^= 1
@@ -97,7 +99,7 @@ def cases(kernel: Kernel, other: Kernel, trusted: Mapping[str, Signer]) -> dict[
         "signed by Debian": theirs,
         **{f"signed by {name}": signed(theirs, signer) for name, signer in trusted.items()},
         "unsigned": bare,
-        "signed by a stranger": signed(theirs, foreign_signer()),
+        "signed by a stranger": signed(theirs, stranger),
         "changed after it was signed": bytes(changed),
         "with a damaged signature": bytes(damaged),
         "with half a signature": bytes(cut),
@@ -136,12 +138,10 @@ class Court:
     def __init__(self, machine: Machine, given: Mapping[str, bytes], signer: Signer) -> None:
         self._machine, self.kernel, self._given = machine, machine.kernel, given
         self._folders = {name: f"{_CASES}/{number}" for number, name in enumerate(given)}
-        program = which("kmod")
-        assert program
         needy = signed(self.kernel.module(NEEDY), signer)
         trees = [(folder, MODULE, given[name]) for name, folder in self._folders.items()]
         tar = _trees([*trees, (f"{_CASES}/needy", NEEDY, needy)], self.kernel.release)
-        self._container = Contained(machine, "court", [program_layer(Path(program), KMOD), tar])
+        self._container = Contained(machine, "court", [kmod_layer(), tar])
 
     def verdicts(self) -> Iterator[tuple[str, Verdict]]:
         """Try everything, one after the other; what is loaded is removed again."""
@@ -168,6 +168,13 @@ class Court:
         loaded = self._machine.run(f"[ -e /sys/module/{arguments[-1]} ]").code == 0
         assert (done.code == 0) == (loaded and "-r" not in arguments), done
         return Verdict(said=done.output.strip(), reason=reason_of(done.output) if done.code else None)
+
+
+def kmod_layer() -> bytes:
+    """Return a layer with the real modprobe: with busybox's, which knows no `-d`, no loader works."""
+    program = which("kmod")
+    assert program, "need_programs installs it"
+    return program_layer(Path(program), _KMOD)
 
 
 def reason_of(said: str) -> Reason:
