@@ -1,4 +1,4 @@
-"""The README's tutorial, its commands as they are written, on a real control plane."""
+"""The tutorials, their commands as they are written: the README's on a real control plane, a vendor's with pip."""
 
 from __future__ import annotations
 
@@ -12,11 +12,25 @@ import pytest
 from apiserver.client import Api, eventually
 from apiserver.samples import a_node
 from controlplane.controlplane import ControlPlane
-from document import block
+from document import block, blocks, follow
 
 pytestmark = pytest.mark.e2e
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+# What `make`, pytest and whoever runs them have set is nothing that a reader has.
+NOT_THEIRS = (
+    "KMM_",
+    "PYTHON",
+    "PYTEST_",
+    "MAKE",
+    "MFLAGS",
+    "VIRTUAL_ENV",
+    "UV_",
+    "MYPY_",
+    "RUFF_",
+    "RELATED_IMAGES_",
+)
 
 
 def commands():
@@ -66,3 +80,11 @@ def test_your_first_module(tmp_path, programs):
         finally:
             operator.terminate()
             assert operator.wait(20) == 0, (tmp_path / "operator.log").read_text()[-2000:]
+
+
+def test_a_plugin_from_nothing(tmp_path):
+    own = str(Path(sys.executable).parent)
+    path = [str(Path(sys.base_prefix) / "bin"), *(each for each in os.environ["PATH"].split(":") if each != own)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(NOT_THEIRS)}
+    environment |= {"PATH": os.pathsep.join(path), "HOME": str(tmp_path)}
+    follow([*blocks(ROOT / "docs/tutorial.md", "tested", "file")], ROOT, environment, timeout_s=1800)
