@@ -32,6 +32,7 @@ def test_they_conform(tmp_path):
     assert found.code == 0, found.out + found.err
     assert {each["result"] for each in found.report["claims"]} <= {"holds", "unjudged"}
     assert {each["plugin"] for each in found.report["claims"]} == set(asked)
+    assert {each["result"] for each in found.report["claims"] if each["of"] == "plugin"} == {"holds"}
 
 
 def test_all_of_them_are_found():
