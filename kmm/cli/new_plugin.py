@@ -20,7 +20,7 @@ from kmm.loader import OWN_DISTRIBUTIONS
 KINDS: Mapping[str, str] = {
     "builder": "builder of images",
     "signer": "signer of kernel modules",
-    "registry": "way to ask a registry",
+    "registry": "client of a registry",
     "device-plugin": "renderer of device plugins",
     "driver": "driver",
 }
