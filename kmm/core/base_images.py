@@ -80,20 +80,29 @@ def _image(offer: BaseImages, kernel: str, nodes: KernelNodes, view: View) -> st
 
 
 def _ask_for_releases(offer: BaseImages, kernel: str, known: Listed, view: View) -> None:
-    """Raise BaseImageUndecidedError while it is not known of each image for which kernels it is."""
-    questions, said = [], ""
+    """Raise BaseImageUndecidedError while it is not known of each image for which kernels it is.
+
+    They are large, and the first that is for the kernel ends it: one after the other is asked for, the newest first.
+    Those that could not be read are asked for again once all others are known.
+    """
+    new: list[Question] = []
+    again: list[Question] = []
+    said = ""
     for image in known.unread:
         question = Question(image=image, access=view.access, files=(offer.release_file,))
         answer = view.answers.get(question)
         if isinstance(answer, Present) or (isinstance(answer, Missing) and question not in view.stale):
             continue  # it does not tell, and will not
-        questions.append(question)
-        said = said or (f": {answer.message}" if isinstance(answer, Unknown | Denied) else "")
-    if questions:
+        if isinstance(answer, Unknown | Denied):
+            again.append(question)
+            said = said or f": {answer.message}"
+        else:
+            new.append(question)
+    if left := len(new) + len(again):
         raise BaseImageUndecidedError(
             f"the Dockerfile uses {offer.argument}, and which image of {offer.name} is for the kernel {kernel} is "
-            f"looked for in {len(questions)} of them{said}",
-            questions,
+            f"looked for in {left} of them{said}",
+            new[:1] or again,
         )
 
 

@@ -246,7 +246,9 @@ class Reason(StrEnum):
         ),
         (
             "It is asked again by itself; the message says what was answered. A refusal is about the operator's "
-            "rights (`kmm manifests rbac`), or the credentials for the registry of these images (pullSecretFile)."
+            "rights (`kmm manifests rbac`), or the credentials for the registry of these images (pullSecretFile). "
+            "Images whose layers take long to read are given more time each time. To decide it at once: set the "
+            "argument that the message names in build.buildArgs."
         ),
     )
     FIELDS_IGNORED = (

@@ -40,6 +40,7 @@ _MOST_AT_ONCE = 128  # of all registries: several that hang must not keep the ot
 _ARCHITECTURES, _TEXT = 50, 300  # what is kept of a registry's words
 _FILE_MOST = 64 * 1024  # bytes: what is larger is none of what is looked for
 _IDLE_S = 3600.0
+_SPENT = 0.9  # of a deadline: what took as long would have taken longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,9 @@ class Patience:
 
     `missing_s`: nothing is built from a "missing" that is older. `denied_s`: until a refusal is tried again by itself
     (other credentials try it at once). `retry_s`, doubled each time, to `retry_most_s`: after no answer.
-    `files_deadline_s`: for what has to be looked for in layers. `at_once`: questions in flight for one registry.
+    `files_deadline_s`: for what has to be looked for in layers, doubled each time that it was not enough, to
+    `files_deadline_most_s`; `files_rest_s`: until it is looked for again then, doubled likewise, to
+    `files_rest_most_s`. `at_once`: questions in flight for one registry, beside one for what is in layers.
     `failures`: how many in a row make it count as unavailable.
     """
 
@@ -59,13 +62,19 @@ class Patience:
     retry_most_s: float = 30.0
     deadline_s: float = 20.0
     files_deadline_s: float = 120.0
+    files_deadline_most_s: float = 960.0
+    files_rest_s: float = 240.0
+    files_rest_most_s: float = 3600.0
     at_once: int = 8
     failures: int = 3
 
 
 @dataclass(slots=True)
 class _Wanted:
-    """A question that has no answer yet. `due`: when it may be asked; `told`: when it was said that nobody knows."""
+    """A question that has no answer yet. `due`: when it may be asked; `told`: when it was said that nobody knows.
+
+    `slow`: how often the time was not enough to read what is asked for.
+    """
 
     question: Question
     subjects: dict[str, Subject] = field(default_factory=dict)
@@ -74,6 +83,7 @@ class _Wanted:
     told: float = -1.0
     said: Unknown | Denied | None = None
     failures: int = 0
+    slow: int = 0
     flying: bool = False
 
 
@@ -118,6 +128,10 @@ class Probes:
         self._present: TTLCache[Question, Present] = TTLCache(_KEPT, self._patience.present_s, timer=time.monotonic)
         # When it was said.
         self._missing: TTLCache[Question, float] = TTLCache(_KEPT, self._patience.missing_s, timer=time.monotonic)
+        # How often the time was not enough, and until when it is left alone: also where meanwhile nobody wants it.
+        self._slow: TTLCache[Question, tuple[int, float]] = TTLCache(
+            _KEPT, self._patience.files_rest_most_s * 2, timer=time.monotonic
+        )
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="probes", daemon=True)
 
@@ -142,7 +156,8 @@ class Probes:
                 known, left_s = Missing(), left_s - (time.monotonic() - said_s)
             if known is None:
                 registry = self._registries.setdefault(key, _Registry(key[0], question.tls))
-                wanted = registry.wanted.setdefault(question, _Wanted(question))
+                wanted = registry.wanted.get(question) or self._wanted(question)
+                registry.wanted[question] = wanted
                 is_new = subject.uid not in wanted.subjects
                 wanted.subjects[subject.uid] = subject
                 wanted.wanted = time.monotonic()
@@ -163,6 +178,10 @@ class Probes:
                         del registry.wanted[wanted.question]
             self._changed.notify()
 
+    def _wanted(self, question: Question) -> _Wanted:
+        slow, due = self._slow.get(question, (0, 0.0))
+        return _Wanted(question, slow=slow, due=due)
+
     def _run(self) -> None:
         with self._changed:
             while not self._stopping:
@@ -177,33 +196,40 @@ class Probes:
                             target=self._ask, args=(registry, wanted), name=f"probe-{registry.host}", daemon=True
                         ).start()
                     if self._room(registry):
-                        resting = (each for each in registry.wanted.values() if not each.flying)
-                        waits_s += [max(each.due, registry.retry) - now for each in resting]
+                        waits_s += [max(each.due, registry.retry) - now for each in self._resting(registry)]
                     if not registry.wanted:
                         del self._registries[registry.host, registry.tls]
                 self._changed.wait(max(0.01, min(waits_s)))
 
     def _room(self, registry: _Registry) -> int:
-        """Return how many more may be in flight: one that has just failed is not asked many things at once."""
-        flying = sum(each.flying for each in registry.wanted.values())
+        """Return how many more may be in flight: one that has just failed is not asked many things at once.
+
+        To read layers takes long, and takes nobody's place.
+        """
+        flying = sum(each.flying and not each.question.files for each in registry.wanted.values())
         room = (1 if registry.failures else self._patience.at_once) - flying
         return max(0, min(room, _MOST_AT_ONCE - self._flying))
 
+    def _resting(self, registry: _Registry) -> list[_Wanted]:
+        """Return what may be in flight, and is not. Layers that are read at once would only be slower, each."""
+        reads = any(each.flying and each.question.files for each in registry.wanted.values())
+        return [each for each in registry.wanted.values() if not (each.flying or (reads and each.question.files))]
+
     def _due(self, registry: _Registry, now: float) -> list[_Wanted]:
         """Return what is to be asked now, and drop what is not wanted any more."""
-        resting = [each for each in registry.wanted.values() if not each.flying]
-        due = [each for each in resting if max(each.due, registry.retry) <= now]
+        due = [each for each in self._resting(registry) if max(each.due, registry.retry) <= now]
         for wanted in due:
             if wanted.wanted <= wanted.told:
                 del registry.wanted[wanted.question]  # whoever was told has not asked again
         # Those first that have failed least: many that always fail must not keep a new one from being tried.
         left = sorted((each for each in due if each.question in registry.wanted), key=lambda each: each.failures)
-        return left[: self._room(registry)]
+        files = [each for each in left if each.question.files][:1]
+        return [*(each for each in left if not each.question.files), *files][: self._room(registry)]
 
     def _ask(self, registry: _Registry, wanted: _Wanted) -> None:
         began = time.monotonic()
         try:
-            answer = self._inspect(wanted.question, list(wanted.subjects.values()))
+            answer = self._inspect(wanted, list(wanted.subjects.values()))
         except Exception as error:  # whatever it is, the question must not be in flight for ever
             _LOG.error("a question to %s raised %s at %s", registry.host, type(error).__name__, _place(error))
             answer = _Later(Unknown(message=f"it cannot be asked: {type(error).__name__}"), of_registry=False)
@@ -230,11 +256,17 @@ class Probes:
                 wanted.failures += 1
                 delay_s = min(patience.retry_s * 2 ** min(wanted.failures - 1, 16), patience.retry_most_s)
                 wanted.due = now + max(delay_s, answer.retry_after_s)
+                if answer.slow:
+                    wanted.slow += 1
+                    rest_s = patience.files_rest_s * 2.0 ** min(wanted.slow - 1, 16)
+                    wanted.due = now + max(min(rest_s, patience.files_rest_most_s), answer.retry_after_s)
+                    self._slow[wanted.question] = (wanted.slow, wanted.due)
                 tell += self._failed(registry, wanted, answer, now) if answer.of_registry else [(wanted, answer.said)]
             else:
                 if not isinstance(answer, Denied) or answer.by_registry:
                     self._heard_from(registry, now)
                 wanted.failures, wanted.due = 0, now + patience.denied_s
+                self._slow.pop(wanted.question, None)
                 tell.append((wanted, answer))
             for each, said in tell:
                 each.told, each.said = now, None if isinstance(said, Present | Missing) else said
@@ -276,7 +308,9 @@ class Probes:
         others = [each for each in registry.wanted.values() if each is not wanted and not each.flying]
         return [(wanted, said), *((each, said) for each in others if each.said != said)]
 
-    def _inspect(self, question: Question, subjects: list[Subject]) -> Answer | _Later:
+    def _inspect(self, wanted: _Wanted, subjects: list[Subject]) -> Answer | _Later:
+        question, began = wanted.question, time.monotonic()
+        deadline_s = self._deadline_s(wanted)
         try:
             registry = self._catalog.registry(reference.parse(question.image).host)
             access = self._access_of_any(question, subjects)
@@ -284,8 +318,7 @@ class Probes:
             return Denied(message=str(error), by_registry=False)
         except (KmmError, reference.ReferenceError) as error:
             return _Later(Unknown(message=str(error)), of_registry=False)
-        patience, files = self._patience, question.files
-        deadline_s = patience.files_deadline_s if files else patience.deadline_s
+        files = question.files
         try:
             found = registry.inspect(question.image, access, deadline_s, files, annotations=question.annotations)
             if found is None:
@@ -304,11 +337,22 @@ class Probes:
         except Forbidden as error:
             return Denied(message=str(error))
         except Unavailable as error:
-            return _Later(Unknown(message=str(error)), min(error.retry_after_s or 0.0, 600.0))
+            after_s = min(error.retry_after_s or 0.0, 600.0)
+            if files and time.monotonic() - began >= deadline_s * _SPENT:
+                # That says nothing of the registry, of which others may want to know something.
+                said = f"{error}: its layers are large, or come slowly; it is tried again, later and for longer"
+                return _Later(Unknown(message=said), after_s, of_registry=False, slow=True)
+            return _Later(Unknown(message=str(error)), after_s)
         except Exception as error:  # a plugin may raise anything: that is no answer
             # Without its text, which may hold anything.
             _LOG.error("registry plugin %s raised %s at %s", registry.name, type(error).__name__, _place(error))
             return _Later(Unknown(message=f"the registry plugin raised {type(error).__name__}"), of_registry=False)
+
+    def _deadline_s(self, wanted: _Wanted) -> float:
+        patience = self._patience
+        if not wanted.question.files:
+            return patience.deadline_s
+        return min(patience.files_deadline_s * 2.0 ** min(wanted.slow, 16), patience.files_deadline_most_s)
 
     def _access_of_any(self, question: Question, subjects: list[Subject]) -> Access:
         """Return what to ask with, by the first Module that can still say: another may be gone meanwhile."""
@@ -335,8 +379,11 @@ def _place(error: Exception) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Later:
-    """No answer. `of_registry`: it is the registry that gave none, and not us who could not ask."""
+    """No answer. `of_registry`: it is the registry that gave none, and not us who could not ask. `slow`: there was
+    not enough time to read it.
+    """
 
     said: Unknown
     retry_after_s: float = 0.0
     of_registry: bool = True
+    slow: bool = False

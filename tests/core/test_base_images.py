@@ -106,10 +106,23 @@ def test_versions_are_ordered_by_their_numbers():
 RHEL = "Red Hat Enterprise Linux 9.4 (Plow)"
 
 
-def test_where_the_release_cannot_be_told_each_image_is_asked_for_its_kernels():
+def test_where_the_release_cannot_be_told_one_image_after_the_other_is_asked_for_its_kernels():
     with pytest.raises(BaseImageUndecidedError, match="looked for in 2 of them") as raised:
         chosen(listed(), RHEL, access="a")
-    assert raised.value.questions == (asked("new", "a"), asked("old", "a"))
+    assert raised.value.questions == (asked("new", "a"),)
+    with pytest.raises(BaseImageUndecidedError, match="looked for in 1 of them") as raised:
+        chosen(listed(unread=("old",)), RHEL, access="a")
+    assert raised.value.questions == (asked("old", "a"),)
+
+
+def test_an_image_that_cannot_be_read_is_in_the_way_of_no_other():
+    away = Unknown(message="it is away")
+    with pytest.raises(BaseImageUndecidedError, match="in 2 of them: it is away") as raised:
+        chosen(listed(), RHEL, answers={asked("new"): away})
+    assert raised.value.questions == (asked("old"),)
+    with pytest.raises(BaseImageUndecidedError) as raised:
+        chosen(listed(), RHEL, answers={asked("new"): away, asked("old"): away})
+    assert raised.value.questions == (asked("new"), asked("old"))
 
 
 @pytest.mark.parametrize("kernel", [KERNEL, f"{KERNEL}+"])

@@ -31,12 +31,14 @@ class Registry:
     def __init__(self):
         self.asked = Counter()
         self.at_once = self.most_at_once = 0
+        self.deadlines_s = []  # of questions for files
         self.answer = lambda image: None
         self._lock = threading.Lock()
 
     def inspect(self, image, access, deadline_s, files=(), annotations=False):
         with self._lock:
             self.asked[image] += 1
+            self.deadlines_s += [deadline_s] if files else []
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -360,3 +362,71 @@ def test_only_what_is_used_of_a_registrys_words_is_kept(operator):
     said = {CERTIFICATE_ANNOTATION: "f" * 64, "x": "a" * 4_000_000}
     there.registry.answer = lambda image: ImageInfo(digest="sha256:1", annotations=said)
     assert there.answer(there.ask("a", annotations=True)).annotations == {CERTIFICATE_ANNOTATION: "f" * 64}
+
+
+# ── What is in layers ─────────────────────────────────────────────────────────────────────────────────────────
+
+FILES = {"files": ("/etc/release",)}
+SLOW = {"files_deadline_s": 0.01, "files_deadline_most_s": 0.04, "files_rest_s": 0.01, "files_rest_most_s": 0.02}
+
+
+def too_large(there, image="large"):
+    """Let an image take longer to be read than there is time, whatever that is."""
+
+    def answer(asked):
+        if asked.endswith(image):
+            time.sleep(there.registry.deadlines_s[-1])
+            raise Unavailable("registry.example.com: did not answer in time")
+        return ImageInfo(digest="sha256:1")
+
+    return answer
+
+
+def test_what_takes_too_long_gets_more_time_each_time_and_that_is_told(operator):
+    there = operator(**SLOW)
+    there.registry.answer = too_large(there)
+    question = there.ask("large", **FILES)
+    eventually(lambda: len(there.registry.deadlines_s) > 4)
+    assert there.registry.deadlines_s[:5] == [0.01, 0.02, 0.04, 0.04, 0.04]
+    assert "its layers are large, or come slowly; it is tried again" in there.answer(question).message
+
+
+def test_what_takes_too_long_is_left_alone_for_a_while_whoever_wants_it(operator):
+    there = operator(**{**SLOW, "files_rest_s": 3600, "files_rest_most_s": 3600})
+    there.registry.answer = too_large(there)
+    there.wanted = False
+    question = there.ask("large", **FILES)
+    assert isinstance(there.answer(question), Unknown)
+    there.ask("large", "v", **FILES)
+    other = there.ask("other", **FILES)
+    assert there.answer(other) == Present(digest="sha256:1")
+    assert there.registry.asked["registry.example.com/large"] == 1
+
+
+def test_what_takes_too_long_is_no_sign_that_the_registry_is_away(operator):
+    there = operator(**SLOW, failures=1)
+    there.registry.answer = too_large(there)
+    there.ask("large", **FILES)
+    eventually(lambda: there.registry.asked["registry.example.com/large"] > 2)
+    assert there.answer(there.ask("small")) == Present(digest="sha256:1")
+    assert "unavailable" not in str(there.heard)
+
+
+def test_layers_are_read_one_image_after_the_other_and_in_nobodys_way(operator):
+    there = operator()
+    release = threading.Event()
+
+    def answer(image):
+        if "large" in image:
+            release.wait(90)
+        return ImageInfo(digest="sha256:1")
+
+    there.registry.answer = answer
+    large = [there.ask(f"large{number}", **FILES) for number in range(3)]
+    eventually(lambda: there.registry.at_once)
+    assert there.answer(there.ask("small")) == Present(digest="sha256:1")
+    assert there.registry.at_once == 1
+    release.set()
+    for each in large:
+        assert there.answer(each) == Present(digest="sha256:1")
+    assert there.registry.most_at_once == 2
