@@ -150,7 +150,8 @@ class BuildRequest:
     out of sight of the Dockerfile's RUN where possible. `builder_tag`: the tag of the builder's own image that the
     Module asks for (`kanikoParams.tag`). `inputs`: hash of what goes into the image, to be recorded in it under
     INPUTS_ANNOTATION (as a label or annotation), so that an image that a build left behind can be told from
-    another's. `params`: the Module's free `build.params`.
+    another's. `params`: the Module's free `build.params`. `base_images`: those of `args` that the operator has
+    chosen, as a Dockerfile's `DTK_AUTO`: the Module's own credentials need not be good for them.
     """
 
     module: ModuleRef
@@ -171,6 +172,7 @@ class BuildRequest:
     inputs: str = ""
     params: Mapping[str, Any] = field(default_factory=dict)
     architectures: tuple[str, ...] = ()
+    base_images: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

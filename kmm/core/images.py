@@ -338,10 +338,7 @@ def _build_job(
     used = [*build.secrets, *([push_secret] if push_secret else [])]
     digests = _secret_digests(used, view)
     builder = makers.builder(build.builder)
-    args = (
-        *build.args,
-        *base_image_args(dockerfile, build.args, target.kernel, nodes, view, makers.base_images),
-    )
+    based = tuple(base_image_args(dockerfile, build.args, target.kernel, nodes, view, makers.base_images))
     # It is built where it runs: who selects the nodes of a build selects what it builds for.
     chosen = build.selector.get(_ARCHITECTURE)
     architectures = (chosen,) if chosen else tuple(sorted(nodes.architectures)) or ("amd64",)
@@ -354,7 +351,8 @@ def _build_job(
         dockerfile_config_map=build.config_map,
         dockerfile_key=key,
         image=image,
-        args=args,
+        args=(*build.args, *based),
+        base_images=tuple(arg.value for arg in based),
         secrets=tuple(SecretFiles(name=name, keys=view.secrets[name].keys) for name in build.secrets),
         push_secret=push_secret,
         push_tls=target.tls,

@@ -28,6 +28,7 @@ from kmm.job import (
     secret_mounts,
     without_empty,
 )
+from kmm.oci import reference
 from kmm_openshift_build.phase import observe
 
 # Whoever makes a Build needs the right to its strategy too.
@@ -53,7 +54,7 @@ class OpenShiftBuild:
         options = job_params(request.params, self.options, "build.params")
         credentials = {"name": request.push_secret} if request.push_secret else None
         strategy = {
-            "pullSecret": credentials,
+            "pullSecret": credentials if _pulls_with_it(request) else None,
             "buildArgs": list(_arguments(request)),
             "volumes": list(_volumes(request)),
         }
@@ -112,6 +113,22 @@ def _arguments(request: BuildRequest) -> Iterator[Manifest]:
     for arg in request.args:
         need_argument(arg)
         yield {"name": arg.name, "value": arg.value}
+
+
+def _pulls_with_it(request: BuildRequest) -> bool:
+    """Whether the Module's credentials are what is pulled with too.
+
+    For a registry they take the place of the nodes' own, with which alone the driver toolkit can be pulled.
+    """
+    pushed_to = _host(request.image) if request.image else ""
+    return not any(pushed_to in ("", _host(each)) for each in request.base_images)
+
+
+def _host(image: str) -> str:
+    try:
+        return reference.parse(image).host
+    except reference.ReferenceError:
+        return ""
 
 
 def _volumes(request: BuildRequest) -> Iterator[Manifest]:

@@ -75,6 +75,23 @@ def test_the_build_is_as_it_was(name, made):
     assert made == yaml.safe_load(path.read_text())
 
 
+@pytest.mark.parametrize(
+    ("image", "base", "pulls"),
+    [
+        ("quay.io/acme/driver:1", "quay.io/openshift-release-dev/ocp-v4.0-art-dev@sha256:" + "0" * 64, False),
+        ("registry.example.com/acme/driver:1", "quay.io/openshift-release-dev/ocp-v4.0-art-dev:1", True),
+        ("acme/driver:1", "docker.io/library/toolkit:1", False),
+        ("quay.io/acme/driver:1", "", True),
+        (None, "quay.io/openshift-release-dev/ocp-v4.0-art-dev:1", False),
+        (None, "", True),
+    ],
+)
+def test_the_modules_credentials_do_not_take_the_place_of_those_for_the_toolkit(image, base, pulls):
+    made = render(image=image, base_images=(base,) if base else (), push_secret="push")["spec"]
+    assert ("pullSecret" in made["strategy"]["dockerStrategy"]) is pulls
+    assert image is None or made["output"]["pushSecret"] == {"name": "push"}
+
+
 def test_without_an_image_nothing_is_pushed():
     assert "output" not in render(image=None)["spec"]
 
