@@ -564,7 +564,10 @@ class Reason(StrEnum):
         "WriteRefused",
         About.OBJECT,
         "The API server refuses to create or change an object that the Module needs.",
-        "The operator lacks a right, or a quota, a webhook or an admission policy says no.",
+        (
+            "The operator lacks a right, or a quota, a webhook or an admission policy says no; or what serves that "
+            "kind of object is away, as an API group of its own may be."
+        ),
         (
             "The message says which. For rights: `kmm manifests rbac -n OPERATOR_NAMESPACE | kubectl apply -f -`. "
             "It is tried again by itself, at growing intervals up to 1 minute."

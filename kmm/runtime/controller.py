@@ -387,6 +387,9 @@ class Controller:
                 said = self._hands.refused(subject, action, error)
                 if isinstance(action, Create | Replace):
                     done.refused[action.name] = said
+            elif _is_away(error) and isinstance(action, Create | Replace):
+                # No event: it may be over in a moment, and is not in the status before it has happened twice.
+                done.refused[action.name] = f"the API server does not do what is wanted ({action.name}): {error}"
         else:
             if isinstance(action, SetStatus | LabelNode):
                 self._write(key)
@@ -414,7 +417,7 @@ class _Done:
         """Whether what is to be told is so after all that was not done."""
         if isinstance(action, Announce) and action.made:
             return self.undone.isdisjoint(action.made)
-        return self.failed is None or _is_refusal(self.failed)
+        return self.failed is None or _is_refusal(self.failed) or _is_away(self.failed)
 
 
 def _is_refusal(error: KmmError) -> bool:
@@ -425,6 +428,11 @@ def _is_refusal(error: KmmError) -> bool:
         and HTTPStatus.BAD_REQUEST <= error.code < HTTPStatus.INTERNAL_SERVER_ERROR
         and error.code != HTTPStatus.TOO_MANY_REQUESTS
     )
+
+
+def _is_away(error: KmmError) -> bool:
+    """Whether who serves that kind is away, which need not be so of the others."""
+    return isinstance(error, ApiError) and error.code == HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def _of_status(action: Action) -> bool:

@@ -93,12 +93,12 @@ def says(world, node, os_image):
     assert world.api.patch(f"/api/v1/nodes/{node}/status", patch).code == 200
 
 
-def apply(world, name="m", dockerfile=DTK, **build):
+def apply(world, name="m", dockerfile=DTK, registry="registry.example.com", **build):
     body = {"metadata": {"name": f"{name}-d"}, "data": {"dockerfile": dockerfile}}
     assert world.api.post(core(NAMESPACE, "configmaps"), body).code == 201
     mapping = {
         "regexp": ".*",
-        "containerImage": f"registry.example.com/{name}:${{KERNEL_FULL_VERSION}}",
+        "containerImage": f"{registry}/{name}:${{KERNEL_FULL_VERSION}}",
         "build": {"dockerfileConfigMap": {"name": f"{name}-d"}, **build},
     }
     container = {"modprobe": {"moduleName": name}, "kernelMappings": [mapping]}
@@ -213,6 +213,23 @@ def test_what_a_build_has_no_means_for_is_a_condition(there):
     patch = {"spec": {"moduleLoader": {"container": {"kernelMappings": [mapping]}}}}
     assert world.api.patch(f"{modules(NAMESPACE)}/m", patch).code == 200
     eventually(lambda: not world.condition("FieldsIgnored"), "it is taken back")
+
+
+@pytest.mark.parametrize(("registry", "pulls"), [("registry.example.com", True), ("quay.io/acme", False)])
+def test_the_toolkit_is_pulled_with_the_clusters_credentials_from_the_registry_that_is_pushed_to(
+    there, registry, pulls
+):
+    world = there()
+    body = {"metadata": {"name": "push"}, "type": "kubernetes.io/dockerconfigjson"}
+    body["data"] = {".dockerconfigjson": "eyJhdXRocyI6IHt9fQ=="}
+    assert world.api.post(core(NAMESPACE, "secrets"), body).code == 201
+    apply(world, registry=registry)
+    patch = {"spec": {"imageRepoSecret": {"name": "push"}}}
+    assert world.api.patch(f"{modules(NAMESPACE)}/m", patch).code == 200
+    world.operator(ALONE)
+    spec = build(world)["spec"]
+    assert spec["output"]["pushSecret"] == {"name": "push"}
+    assert ("pullSecret" in spec["strategy"]["dockerStrategy"]) is pulls
 
 
 # ── Who builds ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -448,3 +465,20 @@ def test_an_operator_is_ready_while_a_group_is_away_that_it_can_do_without(there
         eventually(lambda: page(app, "/readyz")[0] == 200)
         assert "not listed: builds: the API server did not say" in page(app, "/readyz")[1]
     eventually(lambda: "not listed" not in page(app, "/readyz")[1])
+
+
+@FAULTS
+def test_a_group_that_goes_away_later_is_told_by_whoever_needs_it(there):
+    world = there()
+    world.operator(ALONE)
+    apply(world, "plain", dockerfile="FROM scratch")
+    build(world)
+    refusal = Fault(kind=Kind.REFUSE, verbs=("create",), resource="builds", user=world.user, code=503, times=None)
+    world.cluster.faults.add(refusal)
+    apply(world, dockerfile="FROM scratch")
+    eventually(lambda: world.reasons() == {"WriteRefused"})
+    assert "the server is currently unable to handle the request" in world.condition("ImagesReady")["message"]
+    assert "WriteRefused" not in world.events()
+    world.cluster.faults.clear()
+    eventually(lambda: len(builds(world)) == 2)
+    eventually(lambda: world.reasons() == {"Building"})
