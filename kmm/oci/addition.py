@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,8 +34,10 @@ def add_to_configuration(
     if len(diff_ids) >= LAYERS_MOST:
         raise ManifestError(f"has {len(diff_ids)} layers, and there cannot be more than {LAYERS_MOST}")
     body["rootfs"] = {**rootfs, "diff_ids": [*diff_ids, layer.diff_id]}
-    history = body.get("history")
-    if isinstance(history, list):
+    history = body.get("history") or []
+    if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
+        raise ManifestError("has a configuration whose history is none")
+    if history:  # with none, one of some layers alone would be of others
         created = {"created": body["created"]} if isinstance(body.get("created"), str) else {}
         body["history"] = [*history, {**created, "created_by": created_by, "comment": comment}]
     if labels:
@@ -106,13 +109,25 @@ def _object(data: bytes, what: str) -> dict[str, Any]:
     if len(data) > SIZE_MOST:
         raise ManifestError(f"has a {what} larger than {SIZE_MOST // 1024 // 1024} MiB")
     try:
-        body = json.loads(data)
+        body = json.loads(data, parse_constant=_refused, parse_float=_finite)
     except (ValueError, RecursionError):
         body = None
     if not isinstance(body, dict):
-        raise ManifestError(f"has a {what} that is no JSON object")
+        raise ManifestError(f"has {'an' if what == 'index' else 'a'} {what} that is no JSON object")
     return body
 
 
+def _refused(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _finite(number: str) -> float:
+    """Return a number that can be written again. What is too large would be `Infinity`, which is no JSON."""
+    found = float(number)
+    if not math.isfinite(found):
+        raise ValueError(number)
+    return found
+
+
 def _bytes(body: dict[str, Any]) -> bytes:
-    return json.dumps(body, separators=(",", ":")).encode()
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()

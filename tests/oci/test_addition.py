@@ -46,6 +46,28 @@ def test_history_is_told_where_there_is_one_at_the_time_of_the_image():
     assert made["history"] == [old, {"created": "2020-01-01T00:00:00Z", **told}]
 
 
+@pytest.mark.parametrize("history", [[], None])
+def test_a_history_of_no_layer_stays_one_as_it_would_be_that_of_another(history):
+    assert configured({**BASE, "history": history})["history"] == history
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_what_is_no_number_in_json_is_refused_and_not_written(number):
+    made = image([b"0"])
+    with pytest.raises(ManifestError, match="a configuration that is no JSON object"):
+        configured(json.dumps({**BASE, "a": 0}).replace(": 0", f": [{number}]").encode())
+    data = made.manifest.replace(b"{", b'{"a": ' + number.encode() + b", ", 1)
+    with pytest.raises(ManifestError, match="a manifest that is no JSON object"):
+        add_to_manifest(data, manifest.parse(made.manifest), b"", LAYER, annotations={})
+    with pytest.raises(ManifestError, match="an index that is no JSON object"):
+        replace_in_index(data, {}, without=frozenset(), annotations={})
+
+
+def test_numbers_are_kept():
+    numbers = [9007199254740993, 1.5, -0.0, 1e300]
+    assert configured({**BASE, "a": numbers})["a"] == numbers
+
+
 @pytest.mark.parametrize("config", [None, {}, {"Labels": None}, {"Labels": {"b": "2", "a": "0"}, "Cmd": []}])
 def test_labels_are_added_where_they_are_wanted(config):
     known = (config or {}).get("Labels") or {}
@@ -67,6 +89,8 @@ def test_labels_are_added_where_they_are_wanted(config):
         ({"rootfs": {"diff_ids": {}}}, "does not have its layers"),
         ({"rootfs": {"diff_ids": []}}, "does not have its layers"),
         ({"rootfs": {"diff_ids": ["a", "b"]}}, "does not have its layers"),
+        ({**BASE, "history": {"a": 1}}, "whose history is none"),
+        ({**BASE, "history": [1]}, "whose history is none"),
     ],
 )
 def test_what_is_no_configuration_of_the_image_is_refused(body, said):
