@@ -124,8 +124,9 @@ def locate(
 ) -> Found[T]:
     """Return where the files are that `wanted` names (absolute paths and patterns, as kmm.oci.glob has them).
 
-    A file that is reached in several ways is there once. Raises as `find`, and LayerError where an entry's path has
-    `..` in it, which nobody writes who means well.
+    A file that is reached in several ways is there once. Raises as `find`, and LayerError where an entry's path or a
+    hard link's target has `..` in it, which nobody writes who means well. Those with a slash in front begin at the
+    image's root, as runtimes and builders have it.
     """
     top = len(layers) - 1
     walk = _Walk(layers, keeper, Budget(limits or Limits(), check), nearby := _Nearby(wanted))
@@ -510,6 +511,8 @@ class _Walk(Generic[T]):
         for member in members(unpacked(stream), self._budget):
             if self.nearby and ".." in member.name.split("/"):
                 raise LayerError("has an entry whose path leads out of its directory, by ..")
+            if self.nearby and member.kind == "hard" and ".." in member.target.split("/"):
+                raise LayerError("has a hard link that leads out of its directory, by ..")
             name = self._placement.place(normal(member.name), member.kind, member.target)
             if member.kind == "hard":
                 member.target = self._placement.through(normal(member.target))

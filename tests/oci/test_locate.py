@@ -227,6 +227,20 @@ def test_an_entry_that_leads_out_of_its_directory_is_refused(name):
             seek(wanted, tar(("m/b.ko", b"1"), (name, b"2")))
 
 
+@pytest.mark.parametrize("target", ["../../etc/shadow", "m/../../etc/shadow", "/../etc/shadow", "m/../b.ko", ".."])
+def test_a_hard_link_that_leads_out_of_its_directory_is_refused(target):
+    for wanted in ("/a.ko", "/**", "/other"):
+        with pytest.raises(LayerError, match=r"has a hard link that leads out of its directory, by \.\."):
+            seek(wanted, tar(("b.ko", b"1"), ("etc/shadow", b"2"), ("a.ko", HARD, target)))
+
+
+def test_what_begins_with_a_slash_is_in_the_image_as_builders_have_it():
+    # kaniko writes the targets of hard links so, older tools the paths.
+    layer = tar(("/", DIRECTORY), ("/m/b.ko", b"1"), ("m/a.ko", HARD, "/m/b.ko"), ("m/l.ko", LINK, "/m/b.ko"))
+    assert files("/m/*.ko", layer) == {"m/a.ko": b"1", "m/b.ko": b"1"}
+    assert files("/m/a.ko", layer) == {"m/a.ko": b"1"}
+
+
 @pytest.mark.parametrize("target", ["../../../../etc/passwd", "/etc/passwd", "/../etc/passwd", "m/../../etc/passwd"])
 def test_a_link_leads_to_the_images_own_file_and_never_out(target):
     image = tar(("a.ko", LINK, target), ("etc/passwd", b"the image's"))
