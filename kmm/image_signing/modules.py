@@ -18,6 +18,8 @@ from kmm.signing.compression import SIZE_MOST
 from kmm.signing.errors import ModuleError
 from kmm.signing.signer import Signer
 
+LIMITS = Limits(file=SIZE_MOST, files=sys.maxsize)
+"""Of layers. All modules together are for an Allowance."""
 TOGETHER_MOST = 4 * 1024 * 1024 * 1024
 """Bytes of all modules that are signed together, unpacked."""
 
@@ -97,8 +99,7 @@ def sign(
         Whatever the openers, the signer and the allowance's check raise.
     """
     allowance = allowance or Allowance()
-    limits = Limits(file=SIZE_MOST, files=sys.maxsize)  # together they are for the allowance
-    found = layers.locate(openers, wanted, _Spool(folder, allowance), limits, allowance.check)
+    found = layers.locate(openers, wanted, _Spool(folder, allowance), LIMITS, allowance.check)
     if not found.files:
         raise NoModulesError(missing(wanted, found.nearby))
     absent = [each for each in asked(found.missing) if each not in asked(set(wanted).difference(found.missing))]

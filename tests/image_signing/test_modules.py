@@ -134,7 +134,7 @@ def test_an_image_without_modules_says_so(signed):
 
 
 def test_a_module_that_is_a_bomb_is_refused(signed, monkeypatch):
-    monkeypatch.setattr(modules, "SIZE_MOST", 1000)
+    monkeypatch.setattr(modules, "LIMITS", modules.Limits(file=1000))
     with pytest.raises(LayerError, match="larger than 1000 bytes"):
         signed("/a.ko", gzip.compress(tar(("a.ko", MODULE))))
 
