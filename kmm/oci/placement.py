@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable
 
 from kmm.oci.path import beside, normal, prefixes
 from kmm.oci.tar import LayerError, Limits
@@ -20,17 +20,22 @@ class Placement:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._number = 0
-        self._paths: Collection[str] = ()
-        self._bases: Sequence[str] = ()
+        self._paths: set[str] = set()
+        self._bases: set[str] = set()
         self._links: dict[str, str] = {}  # of the layer: where they lead to, by their paths
         self._links_size = 0
         # Hashes of paths: there may be many, and how long they are is for others to choose.
         self._known: set[int] = set()  # directories and links of the layer
         self._untold: dict[int, int] = {}  # directories that have no entry, though others are in them: the top layer
 
-    def begin(self, number: int, paths: Collection[str], bases: Sequence[str]) -> None:
-        """Begin a layer. `paths`: those on the way to what is looked for; `bases`: all below them may be."""
-        self._number, self._paths, self._bases = number, paths, bases
+    def begin(self, number: int, paths: Iterable[str], bases: Iterable[str]) -> None:
+        """Begin a layer. `paths`: those on the way to what is looked for; `bases`: all below them may be.
+
+        Those of before count too: it was links that led away from them.
+        """
+        self._number = number
+        self._paths.update(paths)
+        self._bases.update(bases)
         self._links.clear()
         self._links_size = 0
         self._known.clear()

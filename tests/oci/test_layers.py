@@ -148,6 +148,8 @@ def test_a_whiteout_hides_nothing_of_its_own_layer():
         ("/lib/x", [[("lib", LINK, "usr/lib"), ("lib/x", b"1")]], b"1"),
         ("/usr/lib/x", [[("lib", LINK, "usr/lib"), ("lib/x", b"1")]], b"1"),
         ("/usr/lib/x", [[("usr/lib/x", b"1")], [("lib", LINK, "/usr/lib"), ("lib/.wh.x", b"")]], None),
+        ("/l/x", [[("l", LINK, "lib"), ("lib", LINK, "usr/lib"), ("l/x", b"1")]], b"1"),
+        ("/l/x", [[("lib", LINK, "usr/lib"), ("l", LINK, "lib"), ("usr", LINK, "u"), ("l/x", b"1")]], b"1"),
         ("/usr/lib/x", [[("lib", LINK, "usr/lib"), ("lib", DIRECTORY), ("lib/x", b"1")]], None),
         ("/x", [[("lib", LINK, "usr/lib"), ("lib/y", b"1"), ("x", HARD, "lib/y")]], b"1"),
         ("/lib/x", [[("lib/x", b"1"), ("lib", LINK, "usr/lib")]], None),
