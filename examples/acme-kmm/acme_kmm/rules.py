@@ -16,6 +16,7 @@ CARD = "feature.node.kubernetes.io/pci-0200_acce.present"
 QUEUES = 256
 """How many a card has, for itself and all of its functions together."""
 
+_POWERS = ("1", "2", "4", "8", "16", "32", "64")
 _PARAMETERS = "spec.moduleLoader.container.modprobe.parameters"
 _PARAMS = "spec.devicePlugin.params"
 
@@ -55,9 +56,6 @@ def _queues(parameters: list[str]) -> tuple[int, list[Finding]]:
                 message = f"queues must be one of {', '.join(_POWERS)}"
                 wrong.append(Finding(path=f"{_PARAMETERS}[{index}]", message=message))
     return queues, wrong
-
-
-_POWERS = ("1", "2", "4", "8", "16", "32", "64")
 
 
 def _at(value: Any, *path: str) -> Any:  # noqa: ANN401 -- JSON is Any
