@@ -403,7 +403,8 @@ def _needs(spec: ModuleSpec, path: str, catalog: Catalog) -> Iterator[Finding]:
     }
     for asked in _asked_for(spec, path):
         offers, named = kinds[asked.noun]
-        name = asked.name or (next(iter(offers)) if len(offers) == 1 else None)  # the only one will be chosen
+        only = next(iter(offers)) if len(offers) == 1 else None
+        name = asked.name or (catalog.usual_signer if asked.noun == "signer" else only)  # that will be chosen
         if name is None:
             continue
         try:

@@ -25,6 +25,8 @@ from kmm.errors import ConfigError, PluginError
 
 T = TypeVar("T")
 
+_USUAL_SIGNER = "sign-file"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
@@ -79,6 +81,13 @@ class Catalog:
     def signer(self, name: str) -> Signer:
         """Return the signer of that name. Raises PluginError, naming those that are installed."""
         return self._named("signer", self.signers, name)
+
+    @property
+    def usual_signer(self) -> str | None:
+        """The name of the signer for whoever names none: that of keys in Secrets, else the only one, else None."""
+        if _USUAL_SIGNER in self.signers or ("signer", _USUAL_SIGNER) in self.contested:
+            return _USUAL_SIGNER
+        return next(iter(self.signers)) if len(self.signers) == 1 else None
 
     def device_plugin(self, name: str) -> DevicePlugin:
         """Return the device-plugin renderer of that name. Raises PluginError, naming the installed ones."""

@@ -308,6 +308,31 @@ class Limited(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the objects of a task are made, and what they read there beside what their request names.
+
+    `operators`: in the operator's own namespace, whatever the Module's. Where those differ, the request names no
+    Secret for registries: the Module's are not there. `secrets`: names of Secrets there; what they hold is an input
+    of the task. `certificate`: which of them holds the certificate, under the key `cert`. `alone`: which of them only
+    one task reads at a time, and none after a failure that is final, until it has changed.
+    """
+
+    operators: bool = False
+    secrets: tuple[str, ...] = ()
+    certificate: str = ""
+    alone: str = ""
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """What a signer may have beside: what a Module's `params` alone say of where it works, and of what it reads."""
+
+    def place(self, module: ModuleRef, params: Mapping[str, Any]) -> Place:
+        """Return it; pure as `render` is. Raises ValueError for what the Module asks wrongly, or may not ask."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """The one object of a cluster that lists images, such as an ImageStream: the core follows it.
 

@@ -17,6 +17,7 @@ from kmm.errors import ConfigError
 
 if TYPE_CHECKING:
     from kmm.catalog import Catalog
+    from kmm.cli.material import Pair
 
 app = typer.Typer(
     help=__doc__ and "Kernel module management: check manifests and plugins, print what a cluster needs.",
@@ -29,6 +30,14 @@ app = typer.Typer(
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", help="Configuration file (YAML); $KMM_CONFIG where it is not given."),
+]
+KeyOption = Annotated[
+    str,
+    typer.Option("--key", metavar="FILE|URI", help="The private key: PEM or DER, or a token's: pkcs11:token=..."),
+]
+CertOption = Annotated[
+    Path | None,
+    typer.Option("--cert", metavar="FILE", help="Its certificate: PEM or DER; a token may keep it beside the key."),
 ]
 
 
@@ -237,15 +246,15 @@ def _sign_module(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE...", help="Kernel modules: .ko, .ko.xz, .ko.gz, .ko.zst.")
     ],
-    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key: PEM or DER.")],
-    cert: Annotated[Path, typer.Option("--cert", metavar="FILE", help="Its certificate: PEM or DER.")],
+    key: KeyOption,
+    cert: CertOption = None,
     hash_name: Annotated[str, typer.Option("--hash", help="sha224, sha256, sha384 or sha512.")] = "sha256",
     passphrase_file: Annotated[
         Path | None,
         typer.Option(
             "--passphrase-file",
             metavar="FILE",
-            help="The passphrase of an encrypted key; $KBUILD_SIGN_PIN, or the terminal, else.",
+            help="The passphrase of an encrypted key, or a PIN; $KBUILD_SIGN_PIN, or the terminal, else.",
         ),
     ] = None,
     output: Annotated[
@@ -256,19 +265,21 @@ def _sign_module(
     """Sign kernel modules, as the kernel's sign-file does, byte for byte.
 
     Signatures that they have are replaced. Exit code 1: a module could not be signed, and is as it was. 2: the
-    command is wrong, or the key and certificate cannot be used; then nothing was signed.
+    command is wrong, or the key and certificate cannot be used; then nothing was signed. 3: likewise, as a token has
+    refused the PIN, or would be locked by one more that is wrong: do not repeat it as it is.
     """
     with _signing():
         from kmm.cli.sign_module import sign_module
 
-    raise typer.Exit(sign_module(files, key, cert, hash_name, passphrase_file, output))
+        pair = _pair(key, cert, hash_name, passphrase_file)
+    raise typer.Exit(sign_module(files, pair, output))
 
 
 @app.command("sign-image")
 def _sign_image(
     unsigned: Annotated[str, typer.Argument(metavar="UNSIGNED", help="The image whose modules are signed.")],
-    key: Annotated[Path, typer.Option("--key", metavar="FILE", help="The private key: PEM or DER.")],
-    cert: Annotated[Path, typer.Option("--cert", metavar="FILE", help="Its certificate: PEM or DER.")],
+    key: KeyOption,
+    cert: CertOption = None,
     signed: Annotated[
         str | None, typer.Argument(metavar="[SIGNED]", help="What the signed image is pushed as.")
     ] = None,
@@ -278,7 +289,7 @@ def _sign_image(
         typer.Option(
             "--passphrase-file",
             metavar="FILE",
-            help="The passphrase of an encrypted key; $KBUILD_SIGN_PIN, or the terminal, else.",
+            help="The passphrase of an encrypted key, or a PIN; $KBUILD_SIGN_PIN, or the terminal, else.",
         ),
     ] = None,
     files: Annotated[
@@ -325,7 +336,8 @@ def _sign_image(
     """Sign the kernel modules inside an image, and push one layer with them.
 
     All other layers are used as they are. What is signed so already is left alone. Exit code 1: it could not be
-    signed. 2: the command is wrong, or the key and certificate cannot be used; then nothing was pushed.
+    signed. 2: the command is wrong, or the key and certificate cannot be used; then nothing was pushed. 3: likewise,
+    as a token has refused the PIN, or would be locked by one more that is wrong: do not repeat it as it is.
     """
     if (signed is None) != no_push:
         raise ConfigError("name what the signed image is pushed as, or give --no-push")
@@ -333,6 +345,7 @@ def _sign_image(
         from kmm.cli.sign_image import Registries, docker_configs, files_of, sign_image
         from kmm.contract import Tls
 
+        pair = _pair(key, cert, hash_name, passphrase_file)
     registries = Registries(
         tls=Tls(insecure=insecure, skip_verify=skip_verify),
         unsigned_tls=Tls(insecure=unsigned_insecure, skip_verify=unsigned_skip_verify),
@@ -341,20 +354,7 @@ def _sign_image(
         deadline_s=timeout_s,
     )
     wanted = files or files_of(directory, kernel)
-    raise typer.Exit(
-        sign_image(
-            unsigned,
-            signed,
-            wanted,
-            registries,
-            key,
-            cert,
-            hash_name,
-            passphrase_file,
-            warnings_file,
-            limit_gib * 1024**3,
-        )
-    )
+    raise typer.Exit(sign_image(unsigned, signed, wanted, registries, pair, warnings_file, limit=limit_gib * 1024**3))
 
 
 @app.command("verify-module")
@@ -397,6 +397,16 @@ def _check_keys(
         from kmm.cli.check_keys import check_keys
 
     raise typer.Exit(check_keys(secrets, namespace, kubeconfig))
+
+
+def _pair(key: str, cert: Path | None, hash_name: str, passphrase_file: Path | None) -> Pair:
+    """Return what is signed with. Raises ConfigError."""
+    from kmm.cli.material import Pair
+    from kmm.signing.source import scheme_of
+
+    if cert is None and not scheme_of(key):
+        raise ConfigError("--cert is missing: only a key that is in no file may have its certificate beside it")
+    return Pair(key=key, certificate=cert, hash_name=hash_name, passphrase=passphrase_file)
 
 
 @contextmanager

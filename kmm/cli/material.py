@@ -4,42 +4,83 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from getpass import getpass
 from pathlib import Path
 
 from kmm.admission import printable
 from kmm.errors import ConfigError
-from kmm.signing import certificate, key
+from kmm.signing import certificate, key, source
 from kmm.signing.certificate import Certificate
 from kmm.signing.digest import HASHES
-from kmm.signing.errors import CertificateError, SigningError
+from kmm.signing.errors import CertificateError, RefusedError, SigningError
 from kmm.signing.signer import Signer
+from kmm.signing.source import Held
 
 PASSPHRASE = "KBUILD_SIGN_PIN"  # noqa: S105 -- the variable that the kernel's own tools read it from
 PASSPHRASE_LONGEST = 1024
 """Bytes of a file with a passphrase."""
 
 
-def read_signer(key_file: Path, certificate_file: Path, hash_name: str, passphrase_file: Path | None) -> Signer:
-    """Return who signs with the key and the certificate in files, and warn of what kernels may not take.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A key and its certificate, as commands name them. `key`: a file, or a URI such as `pkcs11:token=acme`.
 
-    Raises ConfigError where they cannot be used, or not together.
+    `certificate`: a file; None for the one that is kept beside the key, which no file has.
     """
-    if hash_name not in HASHES:
-        raise ConfigError(f'hash "{hash_name}" is not for modules: it is one of {", ".join(HASHES)}')
-    certified = read_certificate(certificate_file)
-    for warning in certified.warnings(datetime.now(UTC)):
-        print(printable(f"kmm: warning: {certificate_file}: {warning}"), file=sys.stderr)
-    data = read_limited(key_file, key.SIZE_MOST)
-    try:
-        private = key.load(data, lambda: _passphrase(key_file, passphrase_file))
-    except SigningError as error:
-        raise ConfigError(f"{key_file}: {error}") from None
-    try:
-        return Signer(certified, private, hash_name=hash_name)
-    except SigningError as error:
-        raise ConfigError(f"{key_file}, {certificate_file}: {error}") from None
+
+    key: str
+    certificate: Path | None
+    hash_name: str = "sha256"
+    passphrase: Path | None = None
+
+
+@contextmanager
+def opened_signer(pair: Pair) -> Iterator[Signer]:
+    """Have, in a `with` block, who signs with a key and a certificate; warn of what kernels may not take.
+
+    Raises ConfigError where they cannot be used, or not together, and RefusedError.
+    """
+    if pair.hash_name not in HASHES:
+        raise ConfigError(f'hash "{pair.hash_name}" is not for modules: it is one of {", ".join(HASHES)}')
+    certified = read_certificate(pair.certificate) if pair.certificate else None
+    with _held(pair) as held:
+        if certified is None:
+            if not held.certificate:
+                raise ConfigError(f"{pair.key}: no certificate is kept beside the key: give it with --cert")
+            try:
+                certified = certificate.load(held.certificate)
+            except CertificateError as error:
+                raise ConfigError(f"{pair.key}: what is kept beside the key {error}") from None
+        for warning in certified.warnings(datetime.now(UTC)):
+            print(printable(f"kmm: warning: {pair.certificate or pair.key}: {warning}"), file=sys.stderr)
+        both = ", ".join(str(each) for each in (pair.key, pair.certificate) if each)
+        try:
+            signer = Signer(certified, held.sign_digest, hash_name=pair.hash_name)
+        except SigningError as error:
+            raise ConfigError(f"{both}: {error}") from None
+        yield signer
+
+
+@contextmanager
+def _held(pair: Pair) -> Iterator[Held]:
+    """Have the key. Raises ConfigError, and RefusedError."""
+    with ExitStack() as stack:
+        try:
+            if scheme := source.scheme_of(pair.key):
+                open_ = source.opener(scheme)
+                held = stack.enter_context(open_(pair.key, lambda: _passphrase(pair, "asks for a PIN")))
+            else:
+                data = read_limited(Path(pair.key), key.SIZE_MOST)
+                held = Held(sign_digest=key.load(data, lambda: _passphrase(pair, "is encrypted")))
+        except RefusedError as error:
+            raise RefusedError(f"{pair.key}: {error}") from None
+        except SigningError as error:
+            raise ConfigError(f"{pair.key}: {error}") from None
+        yield held
 
 
 def read_certificate(file: Path) -> Certificate:
@@ -67,21 +108,21 @@ def passphrase_in(data: bytes) -> bytes:
     return data.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _passphrase(key_file: Path, passphrase_file: Path | None) -> bytes:
+def _passphrase(pair: Pair, why: str) -> bytes:
     """Return the passphrase: from its file, the environment, or whoever sits at the terminal. Raises ConfigError."""
-    if passphrase_file is not None:
+    if pair.passphrase is not None:
         try:
-            found_there = read_limited(passphrase_file, PASSPHRASE_LONGEST)
+            found_there = read_limited(pair.passphrase, PASSPHRASE_LONGEST)
         except ConfigError as error:
-            raise ConfigError(f"{key_file}: is encrypted, and there is no passphrase for it: {error}") from None
+            raise ConfigError(f"{pair.key}: {why}, and there is no passphrase for it: {error}") from None
         return passphrase_in(found_there)
     if found := os.environ.get(PASSPHRASE):
         return os.fsencode(found)
     if sys.stdin is None or not sys.stdin.isatty():
         raise ConfigError(
-            f"{key_file}: is encrypted: give its passphrase with --passphrase-file, in ${PASSPHRASE} or at a terminal"
+            f"{pair.key}: {why}: give its passphrase with --passphrase-file, in ${PASSPHRASE} or at a terminal"
         )
     try:
-        return getpass(printable(f"Passphrase of {key_file}: ")).encode()
+        return getpass(printable(f"Passphrase of {pair.key}: ")).encode()
     except EOFError:
-        raise ConfigError(f"{key_file}: is encrypted, and no passphrase was typed") from None
+        raise ConfigError(f"{pair.key}: {why}, and no passphrase was typed") from None

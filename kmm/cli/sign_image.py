@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from kmm.admission import printable
-from kmm.cli.material import read_limited, read_signer
+from kmm.cli.material import Pair, opened_signer, read_limited
 from kmm.contract import Access, ContractError, Tls
 from kmm.errors import ConfigError
 from kmm.image_signing import image, modules
@@ -21,8 +22,9 @@ from kmm.oci.client import Client
 from kmm.oci.credentials import CredentialsError, Entry
 from kmm.oci.reference import Reference
 from kmm.oci.session import Session
-from kmm.signing.errors import SigningError
+from kmm.signing.errors import RefusedError, SigningError
 from kmm.signing.signer import Signer
+from kmm.signing.source import REFUSED_CODE
 
 # Whoever runs the command may run a registry beside it; a cloud's credentials are nobody's image.
 _ADDRESSES = Addresses(allowed=parse_networks(["127.0.0.0/8", "::1"]))
@@ -51,10 +53,7 @@ def sign_image(
     signed: str | None,
     files: Sequence[str],
     registries: Registries,
-    key_file: Path,
-    certificate_file: Path,
-    hash_name: str,
-    passphrase_file: Path | None,
+    pair: Pair,
     warnings_file: Path | None = None,
     limit: int = modules.TOGETHER_MOST,
 ) -> int:
@@ -63,8 +62,8 @@ def sign_image(
     `warnings_file`: where to write, before anything is pushed, what kernels may not take, and what of an image is
     left unsigned. It is empty where it could not be done after all: a container's log says why.
     `limit`: bytes of all modules together, unpacked.
-    Return 1 where that could not be done, else 0. Raises ConfigError for wrong use, and where key and certificate
-    cannot be used.
+    Return 1 where that could not be done, REFUSED_CODE where a PIN is not to be tried again, else 0. Raises
+    ConfigError for wrong use, and where key and certificate cannot be used.
     """
     source, target = _parsed(unsigned), _parsed(signed) if signed else None
     if target and target.digest:
@@ -74,36 +73,33 @@ def sign_image(
             raise ConfigError(f'file "{each}" must be an absolute path, such as /opt/lib/modules/6.1.0/acme.ko')
     entries = tuple(_entries(registries.docker_configs))
     authorities = "".join(_authorities(registries.authorities))
-    signer = read_signer(key_file, certificate_file, hash_name, passphrase_file)
-    session = Session(_ADDRESSES)
-
-    def named(image: Reference, tls: Tls) -> Named:
-        access = Access(credentials=credentials.matching(entries, image), tls=tls, ca_pem=authorities or None)
-        client = Client(image.registry, access, session=session, deadline_s=registries.deadline_s)
-        return Named(client=client, reference=image)
-
-    def tell(warnings: Sequence[str]) -> None:
-        for each in warnings:
-            print(printable(f"kmm: warning: {source}: {each}"), file=sys.stderr)
-        if found := [*signer.certificate.warnings(datetime.now(UTC)), *warnings]:
-            _write(warnings_file, "; ".join(found))
-
     try:
-        outcome = image.sign(
-            named(source, registries.unsigned_tls),
-            named(target, registries.tls) if target else None,
-            files,
-            signer,
-            tell,
-            limit,
-        )
+        with opened_signer(pair) as signer, closing(Session(_ADDRESSES)) as session:
+
+            def named(image: Reference, tls: Tls) -> Named:
+                access = Access(credentials=credentials.matching(entries, image), tls=tls, ca_pem=authorities or None)
+                client = Client(image.registry, access, session=session, deadline_s=registries.deadline_s)
+                return Named(client=client, reference=image)
+
+            def tell(warnings: Sequence[str]) -> None:
+                for each in warnings:
+                    print(printable(f"kmm: warning: {source}: {each}"), file=sys.stderr)
+                if found := [*signer.certificate.warnings(datetime.now(UTC)), *warnings]:
+                    _write(warnings_file, "; ".join(found))
+
+            outcome = image.sign(
+                named(source, registries.unsigned_tls),
+                named(target, registries.tls) if target else None,
+                files,
+                signer,
+                tell,
+                limit,
+            )
     except (ImageError, SigningError, ContractError, OSError) as error:
         print(printable(f"kmm: {error}"), file=sys.stderr)
         if warnings_file and warnings_file.exists():
             _write(warnings_file, "")
-        return 1
-    finally:
-        session.close()
+        return REFUSED_CODE if isinstance(error, RefusedError) else 1
     for line in _said(outcome, target, signer):
         print(printable(line))
     return 0

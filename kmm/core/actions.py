@@ -23,6 +23,11 @@ class Create:
         """The object's name."""
         return str(self.manifest["metadata"]["name"])
 
+    @property
+    def namespace(self) -> str:
+        """The object's namespace."""
+        return str(self.manifest["metadata"]["namespace"])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replace:
@@ -43,12 +48,16 @@ class Replace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """Delete an object, if it is still the one (uid), its dependents with it in the background."""
+    """Delete an object, if it is still the one (uid), its dependents with it in the background.
+
+    `namespace`: empty for that of the Module.
+    """
 
     kind: Kind
     name: str
     uid: str
     reason: str = ""
+    namespace: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +114,8 @@ class Plan:
     """What to do now, when to look again at the latest (seconds since the epoch), and why not more.
 
     `starts`: how many slots are taken by the builds and signatures that it starts. `queued`: more wait for a slot, or
-    for an answer before they take one.
+    for an answer before they take one. `alone`: what stands for the Secrets that those it starts read alone;
+    `awaits`: more wait until they may.
     """
 
     actions: tuple[Action, ...] = ()
@@ -113,3 +123,5 @@ class Plan:
     reasons: Mapping[str, str] = field(default_factory=dict)
     starts: int = 0
     queued: bool = False
+    alone: frozenset[str] = frozenset()
+    awaits: bool = False

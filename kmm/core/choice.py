@@ -8,10 +8,10 @@ from typing import TypeVar
 
 from kmm.api.module import ModuleSpec
 from kmm.catalog import Catalog
-from kmm.contract import Builder, Limited, Renderer, Tls
+from kmm.contract import Builder, Limited, Renderer, Signer, Tls
 from kmm.core.images import Makers
 from kmm.core.mapping import KernelTarget
-from kmm.core.view import Unknown, View
+from kmm.core.view import Operator, Unknown, View
 from kmm.errors import PluginError
 
 R = TypeVar("R")
@@ -46,8 +46,18 @@ def makers(catalog: Catalog, view: View) -> Makers:
     return Makers(
         builder=builder,
         base_images={each: partial(catalog.base_image, each) for each in catalog.base_image_arguments},
-        signer=lambda name: _choose("signer", name or operator.signer, catalog.signers, catalog.signer),
+        signer=signer_of(catalog, operator),
     )
+
+
+def signer_of(catalog: Catalog, operator: Operator) -> Callable[[str | None], Signer]:
+    """Return how a signer is chosen. It raises PluginError where nothing fits."""
+
+    def signer(name: str | None) -> Signer:
+        name = name or operator.signer or catalog.usual_signer
+        return _choose("signer", name, catalog.signers, catalog.signer)
+
+    return signer
 
 
 def builder_to_keep(spec: ModuleSpec | None, catalog: Catalog, view: View) -> str:

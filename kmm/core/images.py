@@ -19,6 +19,7 @@ from kmm.contract import (
     Kind,
     Manifest,
     ModuleRef,
+    Place,
     Renderer,
     SecretFiles,
     SignRequest,
@@ -29,6 +30,7 @@ from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, Probe
 from kmm.core.base_images import base_image_args
 from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
+from kmm.core.place import namespace_of, place_of, secret_key
 from kmm.core.reasons import Reason
 from kmm.core.rendered import finished_task, kind_of, render, running
 from kmm.core.view import Answer, Denied, KernelNodes, Missing, Present, Question, Subject, Task, Unknown, View
@@ -64,6 +66,8 @@ class ImageStep:
     inputs: str = ""
     starts: int = 0  # Jobs that it starts now: slots that it takes
     queued: bool = False  # it waits for a slot, or would take one but for an answer that is too old
+    alone: str = ""  # stands for the Secret that what it starts reads alone
+    awaits: bool = False  # it waits until it may read such a one
     certificate: str = ""  # that the image is signed with, where it is known
 
 
@@ -85,7 +89,8 @@ class _Job:
 
     `contents`: hash of what a build's image is made of, which is less than what its task is made of: it leaves out
     how registries are reached. `warning`: what the user should know of it, and may not expect. `unproven`: what is
-    wrong where it has succeeded, and the registry does not show that.
+    wrong where it has succeeded, and the registry does not show that. `namespace`: where it is made. `alone`: stands
+    for the Secret that it reads alone; `alone_with`: its name.
     """
 
     type: str
@@ -95,9 +100,12 @@ class _Job:
     renderer: str
     owns: tuple[Kind, ...]
     render: Callable[[], Sequence[Manifest]]
+    namespace: str
     contents: str = ""
     warning: str = ""
     unproven: tuple[Reason, str] | None = None
+    alone: str = ""
+    alone_with: str = ""
 
 
 def back_off_s(attempt: int) -> float:
@@ -148,7 +156,7 @@ def image_step(
     if last is None or last.lacking or not _is_over(last):
         last = finished_tasks[0] if proven and finished_tasks else None
     evidence = last.uid if last else _pull_failure(subject, target, view)
-    current = certificate(target.sign, view) if target.sign else ""
+    current = certificate(target.sign, subject, view, makers) if target.sign else ""
     if proven and not evidence:
         return ImageStep(phase=Phase.READY, reason=Reason.IMAGES_READY, certificate=current)
     question = Question(
@@ -304,7 +312,7 @@ def _build_then_sign(
 def _asking_first(step: ImageStep, question: Question) -> ImageStep:
     """Ask once more before a start from an answer that is too old: it keeps its place in the queue meanwhile."""
     asks = (Probe(question=question),)
-    return replace(step, reason=Reason.CHECKING_IMAGE, actions=asks, starts=0, queued=True)
+    return replace(step, reason=Reason.CHECKING_IMAGE, actions=asks, starts=0, queued=True, alone="")
 
 
 def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
@@ -390,6 +398,7 @@ def _build_job(
         renderer=builder.name,
         owns=tuple(builder.owns),
         render=lambda: render(builder, request, subject.ref.namespace),
+        namespace=subject.ref.namespace,
         warning=_of_arguments(build),
     )
 
@@ -418,6 +427,11 @@ def _sign_job(
     used = [name for name in (sign.key_secret, sign.cert_secret, push_secret) if name]
     digests = _secret_digests(used, view)
     signer = makers.signer(sign.signer)
+    place = place_of(signer, subject.ref, sign.params)
+    namespace = namespace_of(place, subject.ref, view.operator)
+    sealed = _sealed(place, namespace, subject.ref, view)
+    # Secrets of the Module's namespace are not there.
+    elsewhere = namespace != subject.ref.namespace
     request = SignRequest(
         module=subject.ref,
         kernel=target.kernel,
@@ -427,9 +441,9 @@ def _sign_job(
         files=sign.files,
         key_secret=sign.key_secret,
         cert_secret=sign.cert_secret,
-        certificate=certificate(sign, view),
-        push_secret=push_secret,
-        pull_secrets=view.pull_secrets,
+        certificate=certificate(sign, subject, view, makers),
+        push_secret=None if elsewhere else push_secret,
+        pull_secrets=() if elsewhere else view.pull_secrets,
         push_tls=target.tls,
         unsigned_tls=unsigned_tls,
         node_selector=target.build.selector if target.build else {},
@@ -450,6 +464,7 @@ def _sign_job(
         dict(sign.params),
         [dict(each) for each in request.tolerations],
         list(request.pull_secrets),
+        *([namespace, sealed] if sealed or elsewhere else []),
     )
     return _Job(
         type=SIGN,
@@ -458,8 +473,21 @@ def _sign_job(
         inputs=inputs,
         renderer=signer.name,
         owns=tuple(signer.owns),
-        render=lambda: render(signer, request, subject.ref.namespace),
+        render=lambda: render(signer, request, namespace),
+        namespace=namespace,
+        alone=names.digest(namespace, place.alone, sealed[place.alone], length=32) if place.alone else "",
+        alone_with=place.alone,
     )
+
+
+def _sealed(place: Place, namespace: str, module: ModuleRef, view: View) -> dict[str, str]:
+    """Return what stands for the contents of the Secrets of a place. Raises InputMissingError."""
+    found = {name: view.secrets.get(secret_key(namespace, name, module)) for name in place.secrets}
+    for name, facts in found.items():
+        if facts is None:
+            where = "" if namespace == module.namespace else f" in the namespace {namespace}"
+            raise InputMissingError(f'the Secret "{name}" does not exist{where}')
+    return {name: facts.sealed for name, facts in found.items() if facts}
 
 
 def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: float) -> ImageStep:
@@ -523,6 +551,8 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         inputs=job.inputs,
         starts=started.starts,
         queued=started.queued,
+        alone=started.alone,
+        awaits=started.awaits,
     )
 
 
@@ -558,6 +588,8 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
                 attempts=attempt - 1,
                 inputs=job.inputs,
             )
+    if job.alone and (waits := _kept_out(job, attempt, view)):
+        return waits
     if view.build_slots < 1:
         return ImageStep(
             phase=Phase.WAITING,
@@ -582,7 +614,33 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
         inputs=job.inputs,
         # It is started whole where one slot is free: to wait for several at once would be to wait for ever.
         starts=len(running([each.manifest for each in creates])),
+        alone=job.alone,
     )
+
+
+def _kept_out(job: _Job, attempt: int, view: View) -> ImageStep | None:
+    """Where another task reads the Secret that this one is to read alone, or has failed for good with it: say so."""
+    others = [task for task in (*view.tasks, *view.rivals) if task.alone == job.alone and task.keeps_others_out]
+    if any(task.progress.final for task in others):
+        return ImageStep(
+            phase=Phase.BLOCKED,
+            reason=Reason.SIGN_FAILED,
+            message=f'another {job.type} has failed for good with what the Secret "{job.alone_with}" holds; '
+            "it is not tried before that changes",
+            attempts=attempt - 1,
+            inputs=job.inputs,
+            awaits=True,
+        )
+    if others or job.alone in view.using:
+        return ImageStep(
+            phase=Phase.WAITING,
+            reason=Reason.BUILD_QUEUED,
+            message=f'another {job.type} uses the Secret "{job.alone_with}", which one at a time may',
+            attempts=attempt - 1,
+            inputs=job.inputs,
+            awaits=True,
+        )
+    return None
 
 
 def _made_whole(step: ImageStep, subject: Subject, job: _Job, task: Task, view: View) -> ImageStep:
@@ -613,12 +671,16 @@ def _creates(subject: Subject, job: _Job, attempt: int, view: View) -> tuple[Cre
         names.ATTEMPT: str(attempt),
         names.PROVIDER: job.renderer,
     }
+    if job.alone:
+        annotations[names.ALONE] = job.alone
     if len(rendered) > 1:
         annotations[names.OBJECTS] = str(len(rendered))
     return tuple(
         Create(
             kind=kind,
-            manifest=finished_task(manifest, subject, f"{name}-{index}" if index else name, labels, annotations),
+            manifest=finished_task(
+                manifest, subject, f"{name}-{index}" if index else name, labels, annotations, job.namespace
+            ),
             reason=f"{job.image} is missing",
         )
         for index, (kind, manifest) in enumerate(rendered)
@@ -651,9 +713,15 @@ def _secret_digests(wanted: Iterable[str], view: View) -> dict[str, str]:
     return digests
 
 
-def certificate(sign: SignInputs, view: View) -> str:
+def certificate(sign: SignInputs, subject: Subject, view: View, makers: Makers) -> str:
     """Return the fingerprint of the certificate to sign with, or an empty text where it is not known."""
-    facts = view.secrets.get(sign.cert_secret or "")
+    try:
+        place = place_of(makers.signer(sign.signer), subject.ref, sign.params)
+    except PluginError:
+        place = Place()  # which is told where it is in the way
+    namespace = namespace_of(place, subject.ref, view.operator)
+    name = secret_key(namespace, place.certificate, subject.ref) if place.certificate else sign.cert_secret or ""
+    facts = view.secrets.get(name)
     return facts.certificate if facts else ""
 
 
@@ -729,4 +797,4 @@ def deletes(task: Task, reason: str) -> Iterator[Delete]:
     """Yield what ends a task: what was rendered beside it first, since the task itself is what tells of it."""
     for each in (*task.beside, task):
         if not each.deleting:
-            yield Delete(kind=each.kind, name=each.name, uid=each.uid, reason=reason)
+            yield Delete(kind=each.kind, name=each.name, uid=each.uid, reason=reason, namespace=each.namespace)

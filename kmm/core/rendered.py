@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from kmm.contract import Kind, Manifest, Renderer
+from kmm.core import names
 from kmm.core.view import Subject
 from kmm.errors import PluginError
 
@@ -68,9 +69,17 @@ class RendererError(PluginError):
 
 
 def finished(
-    manifest: Manifest, subject: Subject, name: str, labels: Mapping[str, str], annotations: Mapping[str, str]
+    manifest: Manifest,
+    subject: Subject,
+    name: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    namespace: str = "",
 ) -> dict[str, Any]:
-    """Return a rendered object with its name, namespace, labels, annotations and owner: ours, whatever it says."""
+    """Return a rendered object with its name, namespace, labels, annotations and owner: ours, whatever it says.
+
+    `namespace`: where it is not that of the Module, and there can be no owner.
+    """
     made = copy.deepcopy(dict(manifest))
     own = made.pop("metadata", None) or {}
     metadata = {
@@ -89,14 +98,26 @@ def finished(
             }
         ],
     }
+    if namespace not in ("", subject.ref.namespace):
+        # The garbage collector takes what has an owner in another namespace for an orphan.
+        del metadata["ownerReferences"]
+        metadata["namespace"] = namespace
     return {"apiVersion": made.pop("apiVersion"), "kind": made.pop("kind"), "metadata": metadata, **made}
 
 
 def finished_task(
-    manifest: Manifest, subject: Subject, name: str, labels: Mapping[str, str], annotations: Mapping[str, str]
+    manifest: Manifest,
+    subject: Subject,
+    name: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    namespace: str = "",
 ) -> dict[str, Any]:
     """Return a task's object, finished, and its pods as they must be: found, without rights, saying why they fail."""
-    made = finished(manifest, subject, name, labels, annotations)
+    if namespace not in ("", subject.ref.namespace):
+        labels = {**labels, names.MODULE_NAMESPACE: subject.ref.namespace}
+        annotations = {**annotations, names.MODULE_UID: subject.uid}
+    made = finished(manifest, subject, name, labels, annotations, namespace)
     template = (made.get("spec") or {}).get("template")
     if not isinstance(template, dict) or not isinstance(template.get("spec"), dict):
         return made  # it has no pod template: a Build, or what a task needs beside its Job

@@ -66,6 +66,8 @@ class _KernelPlan:
     wake_at_s: float | None = None
     starts: int = 0
     queued: bool = False
+    alone: str = ""
+    awaits: bool = False
 
 
 def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) -> Plan:
@@ -87,6 +89,8 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         for kernel in sorted(view.targets, key=lambda each: (each not in busy, each)):
             planned = _plan_kernel(subject, kernel, replace(view, build_slots=slots), catalog, now_s, makes)
             slots -= planned.starts + planned.queued
+            if planned.alone:
+                view = replace(view, using=view.using | {planned.alone})
             kernels.append(_with_refusal(planned, view))
         kernels.sort(key=lambda each: (not each.state.failed, each.state.kernel))
         for planned in kernels:
@@ -115,6 +119,8 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         | ({"": f"{blocked[0]}: {blocked[1]}"} if blocked else {}),
         starts=sum(each.starts for each in kernels),
         queued=any(each.queued for each in kernels),
+        alone=frozenset(each.alone for each in kernels if each.alone),
+        awaits=any(each.awaits for each in kernels),
     )
 
 
@@ -233,7 +239,8 @@ def _plan_target(
     makes: dict[str, str],
 ) -> _KernelPlan:
     label = names.kernel_label_values({*view.kernels, target.kernel})[target.kernel]
-    noted = certificate(target.sign, view) if target.sign else ""
+    chosen = makers(catalog, view)
+    noted = certificate(target.sign, subject, view, chosen) if target.sign else ""
     wanted = Wanted(
         role=names.LOADER,
         kernel=target.kernel,
@@ -254,7 +261,6 @@ def _plan_target(
         and (not noted or each.annotations.get(names.CERTIFICATE) == noted)
         for each in owned
     )
-    chosen = makers(catalog, view)
     warning = _warning(target, chosen)
     # `makes`: which kernel each image is made for, so that no two are made under one name.
     first = makes.setdefault(target.image, target.kernel)
@@ -306,6 +312,8 @@ def _carrying(planned: _KernelPlan, step: ImageStep) -> _KernelPlan:
         wake_at_s=step.wake_at_s,
         starts=step.starts,
         queued=step.queued,
+        alone=step.alone,
+        awaits=step.awaits,
     )
 
 

@@ -41,11 +41,12 @@ class KernelNodes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owned:
-    """An object whose controller is the Module (by uid)."""
+    """An object whose controller is the Module (by uid). `namespace`: empty for that of the Module."""
 
     kind: Kind
     name: str
     uid: str
+    namespace: str = ""
     generation: int = 1
     created: str = ""
     deleting: bool = False
@@ -103,6 +104,16 @@ class Task(Owned):
     def inputs(self) -> str:
         """Hash of all that went into it."""
         return self.annotations.get(names.INPUTS, "")
+
+    @property
+    def alone(self) -> str:
+        """What stands for the Secret that it reads alone, and for what that holds; empty where it reads none so."""
+        return self.annotations.get(names.ALONE, "")
+
+    @property
+    def keeps_others_out(self) -> bool:
+        """Whether no other task may read that Secret: it is under way, or has failed for good."""
+        return self.deleting or self.finished_at_s is None or self.progress.final
 
     @property
     def lacking(self) -> bool:
@@ -216,12 +227,14 @@ class Listed:
 class SecretFacts:
     """What may be known of a Secret, and never its contents.
 
-    `digest`: of its data. `certificate`: the sha256 fingerprint of the certificate under the key `cert`.
+    `digest`: of its data. `certificate`: the sha256 fingerprint of the certificate under the key `cert`. `sealed`: of
+    its data and its uid, which is as secret: of a PIN of six digits the digest alone would tell which it is.
     """
 
     keys: tuple[str, ...]
     digest: str
     certificate: str = ""
+    sealed: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,7 +256,9 @@ class View:
     """The cluster, as far as one Module is concerned.
 
     `targets`: targeted nodes by kernel. `kernels`: of the whole cluster. `dockerfiles` and `secrets`: what the
-    Module refers to and exists, by name. `taken`: names of objects that are not ours, found when creating.
+    Module refers to and exists, by name; by `<namespace>/<name>` what is not in the Module's namespace. `rivals`:
+    tasks of other Modules that read a Secret alone; `using`: what stands for Secrets that such tasks are started with
+    now. `taken`: names of objects that are not ours, found when creating.
     `refused`: why the API server would not have what was wanted last, by the object's name.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there. `unlisted`: kinds of tasks of which
@@ -258,6 +273,8 @@ class View:
     kernels: frozenset[str] = frozenset()
     daemon_sets: tuple[DaemonSet, ...] = ()
     tasks: tuple[Task, ...] = ()
+    rivals: tuple[Task, ...] = ()
+    using: frozenset[str] = frozenset()
     pods: tuple[Pod, ...] = ()
     task_pods: tuple[TaskPod, ...] = ()
     answers: Mapping[Question, Answer] = field(default_factory=dict)

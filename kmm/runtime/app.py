@@ -70,7 +70,7 @@ class App:
         self._announcer = Announcer(transport)
         self._observers = Observers(catalog, self.metrics)
         self._references = References(
-            transport, self.cluster.operator, self.cluster.lock, self._changed_in, self._watch_failed
+            transport, self.cluster.operator, catalog, self.cluster.lock, self._changed_in, self._watch_failed
         )
         self._base_images = BaseImageLists(
             transport, catalog, self.cluster.lock, self._discovered, self._watch_failed

@@ -18,12 +18,12 @@ from kmm.runtime.kinds import (
     MODULE,
     NODE,
     POD,
+    owner_of_task,
     path_of,
     read_node,
     trim_daemon_set,
     trim_module,
     trim_node,
-    trim_task,
 )
 from kmm.runtime.store import Store
 from kmm.runtime.transport import (
@@ -90,7 +90,7 @@ class Hands:
     def _store(self, kind: Kind) -> tuple[Store[Any], Callable[[Mapping[str, Any]], Any]]:
         if kind == DAEMON_SET:
             return self._cluster.daemon_sets, trim_daemon_set
-        return self._cluster.tasks[kind], trim_task
+        return self._cluster.tasks[kind], self._cluster.trim_task
 
     @staticmethod
     def _remember(store: Store[Any], answer: Answer, trim: Callable[[Mapping[str, Any]], Any]) -> None:
@@ -99,15 +99,14 @@ class Hands:
     def _create(self, action: Create, subject: Subject) -> None:
         store, trim = self._store(action.kind)
         # What was there may have gone with its Module, of which another watch tells a moment later.
-        if store.had(subject.ref.namespace, action.name) and not self._is_there(subject):
+        if store.had(action.namespace, action.name) and not self._is_there(subject):
             raise Conflict(HTTPStatus.NOT_FOUND, "NotFound", "its Module is gone")
         try:
-            answer = self._transport.ask("POST", path_of(action.kind, subject.ref.namespace), action.manifest)
+            answer = self._transport.ask("POST", path_of(action.kind, action.namespace), action.manifest)
         except AlreadyExists:
-            path = path_of(action.kind, subject.ref.namespace, action.name)
+            path = path_of(action.kind, action.namespace, action.name)
             body = self._transport.ask("GET", path).read()
-            owners = body["metadata"].get("ownerReferences") or ()
-            if any(each.get("controller") and each["uid"] == subject.uid for each in owners):
+            if owner_of_task(body["metadata"], self._cluster.operator.namespace) == subject.uid:
                 # Made before, and its answer was lost; or somebody took off the labels that we see it by.
                 labels = action.manifest["metadata"]["labels"]
                 if labels.items() <= (body["metadata"].get("labels") or {}).items():
@@ -157,19 +156,24 @@ class Hands:
             raise Conflict(gone.code, gone.reason, str(gone)) from gone
         self._remember(store, answer, trim)
 
+    def collect(self, action: Delete) -> None:
+        """Delete what a Module that is gone has left elsewhere. Raises as `carry_out`."""
+        self._delete(action, ModuleRef(namespace=action.namespace, name=""))
+
     def _delete(self, action: Delete, module: ModuleRef) -> None:
         store, trim = self._store(action.kind)
         options = {"preconditions": {"uid": action.uid}, "propagationPolicy": "Background"}
+        namespace = action.namespace or module.namespace
         try:
-            answer = self._transport.ask("DELETE", path_of(action.kind, module.namespace, action.name), options)
+            answer = self._transport.ask("DELETE", path_of(action.kind, namespace, action.name), options)
         except NotFound:
-            store.drop(module.namespace, action.name, action.uid)
+            store.drop(namespace, action.name, action.uid)
             return
         body = answer.read()
         if body.get("kind") == action.kind.kind and body["metadata"].get("finalizers"):
             store.put(item_of(body, trim))  # it goes when its finalizers do
         else:
-            store.drop(module.namespace, action.name, action.uid)
+            store.drop(namespace, action.name, action.uid)
 
     def _set_status(self, action: SetStatus, subject: Subject, seen: int) -> None:
         # Lists are replaced whole: only over the version that the plan was made from.

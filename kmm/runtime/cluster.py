@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
@@ -89,11 +89,16 @@ class Cluster:
             self.lock,
             owner=lambda item: item.value.owner,
             node=lambda item: item.value.node,
-            task_of=lambda item: _task_of(item.namespace, item.value.module) if _pushes(item) else "",
+            task_of=lambda item: _task_of(*self.module_of(item)) if _pushes(item) else "",
         )
         makes: list[Renderer[Any]] = [*catalog.builders.values(), *catalog.signers.values()]
         self.tasks: dict[Kind, Store[OwnedObject]] = {
-            kind: Store(self.lock, owner=lambda item: item.value.owner)
+            kind: Store(
+                self.lock,
+                owner=lambda item: item.value.owner,
+                home=lambda item: _task_of(*found) if (found := self.home(item)) else "",
+                alone=lambda item: alone_of(item.value),
+            )
             for kind in dict.fromkeys(kind for each in makes for kind in each.owns)
         }
         ours = names.MODULE_NAME
@@ -105,7 +110,9 @@ class Cluster:
             (Source(path=path_of(POD), read=read_pod, trim=trim_pod, selector=ours), self.pods),
         ]
         for kind, store in self.tasks.items():
-            tasks = Source(path=path_of(kind), trim=trim_task, selector=f"{ours},{names.JOB_TYPE}", optional=True)
+            tasks = Source(
+                path=path_of(kind), trim=self.trim_task, selector=f"{ours},{names.JOB_TYPE}", optional=True
+            )
             self.followed.append((tasks, store))
         self._answers = Answers()
         self._taken: dict[str, set[str]] = {}
@@ -123,6 +130,55 @@ class Cluster:
             if plugin.distribution not in OWN_DISTRIBUTIONS:
                 self._strangers |= {offer.name: plugin.distribution for offer in offers}
                 self._strangers |= {driver.name: plugin.distribution for driver in plugin.drivers}
+
+    def trim_task(self, body: Mapping[str, Any]) -> OwnedObject:
+        """Return a task's object as it is kept."""
+        return trim_task(body, self.operator.namespace)
+
+    def module_of(self, pod: Item[PodFacts]) -> tuple[str, str]:
+        """Return the namespace and name of the Module that a pod is of, by its labels."""
+        return self._home(pod.namespace, _labels_of(pod)), pod.value.module
+
+    def _home(self, namespace: str, labels: Mapping[str, str]) -> str:
+        """Return the namespace of the Module that an object is of: in the operator's, what its label says."""
+        noted = labels.get(names.MODULE_NAMESPACE, "") if namespace == self.operator.namespace else ""
+        return noted or namespace
+
+    def homes(self) -> Iterator[tuple[str, str]]:
+        """Yield the Modules, there or not, of tasks that have no owner."""
+        for store in self.tasks.values():
+            for each in store.values("home") - {""}:
+                namespace, _, name = each.partition("/")
+                yield namespace, name
+
+    def home(self, item: Item[OwnedObject]) -> tuple[str, str] | None:
+        """Return which Module, there or not, a task without an owner is of."""
+        meta = (item.value.manifest or {}).get("metadata", {})
+        labels = meta.get("labels") or {}
+        namespace = self._home(item.namespace, labels)
+        return None if namespace == item.namespace else (namespace, labels.get(names.MODULE_NAME, ""))
+
+    def orphans(self, namespace: str, name: str) -> list[Owned]:
+        """Return tasks that no garbage collector takes: of a Module that had this name and is gone."""
+        module = self.modules.get(namespace, name)
+        return [
+            Owned(**_identity(kind, item))
+            for kind, store in self.tasks.items()
+            for item in store.by("home", _task_of(namespace, name))
+            if not (module and module.uid == item.value.owner)
+        ]
+
+    def rivals(self, subject: Subject) -> tuple[Task, ...]:
+        """Return the tasks of other Modules that read a Secret alone; what they said is not shown."""
+        with self.lock:
+            objects = [
+                (kind, item)
+                for kind, store in self.tasks.items()
+                for each in store.values("alone") - {""}
+                for item in store.by("alone", each)
+                if item.value.owner != subject.uid
+            ]
+        return tuple(self._attempts_at(objects, lambda _: ""))
 
     def unsynced(self) -> list[str]:
         """Return the kinds whose watch has not listed once, and without which nothing can be planned."""
@@ -227,8 +283,12 @@ class Cluster:
         referred: Referred,
         mask: Callable[[str], str] = str,
         base_images: Mapping[str, Listed | Unknown] = MappingProxyType({}),
+        using: frozenset[str] = frozenset(),
     ) -> View:
-        """Return the view that a Module is planned from. `mask`: hides what a task must not have said."""
+        """Return the view that a Module is planned from. `mask`: hides what a task must not have said.
+
+        `using`: what stands for Secrets that others start tasks with, to be alone.
+        """
         with self.lock:
             module = self.modules.get(subject.ref.namespace, subject.ref.name)
             namespace = self.namespaces.get("", subject.ref.namespace)
@@ -252,6 +312,8 @@ class Cluster:
             kernels=kernels,
             daemon_sets=tuple(item.value.daemon_set for item in owned if item.value.daemon_set),
             tasks=tasks,
+            rivals=self.rivals(subject) if referred.alone else (),
+            using=using,
             pods=tuple(pods),
             task_pods=tuple(task_pods),
             answers=answers,
@@ -389,14 +451,19 @@ class Cluster:
 
     def _tasks(self, subject: Subject, mask: Callable[[str], str]) -> Iterator[Task]:
         """Yield the attempts at builds and signatures of a Module, each with all its objects and pods observed."""
-        attempts: dict[tuple[str, str, str], list[tuple[Kind, Item[OwnedObject]]]] = {}
-        for kind, store in self.tasks.items():
-            for item in store.by("owner", subject.uid):
-                if key := _attempt_of(item):
-                    attempts.setdefault(key, []).append((kind, item))
-        for (job_type, _, _), objects in attempts.items():
+        every = [(kind, item) for kind, store in self.tasks.items() for item in store.by("owner", subject.uid)]
+        return self._attempts_at(every, mask)
+
+    def _attempts_at(
+        self, objects: Iterable[tuple[Kind, Item[OwnedObject]]], mask: Callable[[str], str]
+    ) -> Iterator[Task]:
+        attempts: dict[tuple[str, ...], list[tuple[Kind, Item[OwnedObject]]]] = {}
+        for kind, item in objects:
+            if key := _attempt_of(item):
+                attempts.setdefault((*key, item.value.owner), []).append((kind, item))
+        for (job_type, *_), made in attempts.items():
             # The first that was rendered has the attempt's name, the others have a number behind it.
-            yield self._task(job_type, sorted(objects, key=lambda each: (len(each[1].name), each[1].name)), mask)
+            yield self._task(job_type, sorted(made, key=lambda each: (len(each[1].name), each[1].name)), mask)
 
     def _task(self, job_type: str, objects: list[tuple[Kind, Item[OwnedObject]]], mask: Callable[[str], str]) -> Task:
         (kind, first), *others = objects
@@ -446,12 +513,19 @@ def _identity(kind: Kind, item: Item[OwnedObject]) -> dict[str, Any]:
         "kind": kind,
         "name": item.name,
         "uid": item.uid,
+        "namespace": item.namespace if names.MODULE_UID in (meta.get("annotations") or {}) else "",
         "generation": meta.get("generation", 1),
         "created": meta.get("creationTimestamp") or "",
         "deleting": "deletionTimestamp" in meta,
         "labels": meta.get("labels") or {},
         "annotations": meta.get("annotations") or {},
     }
+
+
+def alone_of(task: OwnedObject) -> str:
+    """Return what stands for the Secret that a task reads alone; empty where it reads none so."""
+    meta = (task.manifest or {}).get("metadata", {})
+    return str((meta.get("annotations") or {}).get(names.ALONE, ""))
 
 
 def _task_of(namespace: str, module: str) -> str:

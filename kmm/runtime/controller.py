@@ -14,24 +14,25 @@ from typing import Any, TypeAlias
 from kmm.api.metadata import PREFIX
 from kmm.contract import ModuleRef
 from kmm.core import names
-from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, Replace, SetStatus
+from kmm.core.actions import Action, Announce, Create, Delete, LabelNode, Plan, Probe, Replace, SetStatus
 from kmm.core.node import plan_node
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
-from kmm.core.view import Answer, Present, Question, Subject
+from kmm.core.view import Answer, Present, Question, Subject, View
 from kmm.errors import KmmError
 from kmm.runtime.base_images import BaseImageLists
 from kmm.runtime.carry_out import Hands
-from kmm.runtime.cluster import Cluster
+from kmm.runtime.cluster import Cluster, alone_of
 from kmm.runtime.kinds import OwnedObject, PodFacts
 from kmm.runtime.lease import NotLeader
 from kmm.runtime.masking import Masks
 from kmm.runtime.metrics import Metrics
 from kmm.runtime.observers import Observers
 from kmm.runtime.queue import Queue
-from kmm.runtime.references import References
+from kmm.runtime.references import References, Referred
 from kmm.runtime.store import Item
 from kmm.runtime.transport import AlreadyExists, ApiError, Conflict
+from kmm.runtime.turns import Turns
 from kmm.runtime.unloads import Unloads
 from kmm.runtime.written import Written, written
 
@@ -40,6 +41,7 @@ FOR_MODULES, FOR_NODES, FOR_PODS = "Module", "NodeKernel", "PodNodeModule"
 FOR_BASE_IMAGES = "imagestream"
 _NODES, _MODULES = 0, 1  # nodes are served first: what they say decides where drivers run
 _UNSYNCED_S = 0.1
+_MODULE_GONE = "its Module is gone"
 _LOG = logging.getLogger(__name__)
 
 
@@ -82,6 +84,7 @@ class Controller:
         self._base_images, self._unloads = base_images, unloads
         self._masks, self._observers, self._metrics = masks, observers, metrics
         self._written: dict[Key, Written] = {}
+        self._turns: Turns[Key] = Turns()
         # Each is told the uid of a Module that is gone.
         self.forgetters: list[Callable[[str], None]] = [cluster.forget, references.forget]
         self._threads = [
@@ -114,6 +117,8 @@ class Controller:
             self._add(FOR_NODES, "", item.name)
         for module in self._cluster.modules.items():
             self._add(FOR_MODULES, *module.key)
+        for gone in self._cluster.homes():
+            self._add(FOR_MODULES, *gone)
         for thread in self._threads:
             thread.start()
 
@@ -127,8 +132,9 @@ class Controller:
 
     def changed_in(self, namespace: str) -> None:
         """Look again at the Modules of a namespace: something that they refer to has changed."""
+        followers = self._references.followers(namespace)
         for item in self._cluster.modules.items():
-            if item.namespace == namespace:
+            if item.namespace == namespace or item.uid in followers:
                 self._add(FOR_MODULES, *item.key)
 
     def reconsider(self) -> None:
@@ -211,8 +217,17 @@ class Controller:
                 if pod.value.node:
                     self._add_rested(pod.value.node)
 
-    def _heard_of_task(self, _before: Item[OwnedObject] | None, _after: Item[OwnedObject] | None) -> None:
+    def _heard_of_task(self, before: Item[OwnedObject] | None, after: Item[OwnedObject] | None) -> None:
         self._call()  # it may have made room
+        if any(each and alone_of(each.value) for each in (before, after)):
+            self._call_next()
+        if after and (home := self._cluster.home(after)) and not self._cluster.module(after.value.owner):
+            self._add(FOR_MODULES, *home)  # it has been made for a Module that is gone
+
+    def _call_next(self) -> None:
+        """Look again at the Modules that wait until a task may be alone with a Secret."""
+        for key in self._turns.called():
+            self._add(*key)
 
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
         lost = before is not None and _counts(before.value) and not (after and _counts(after.value))
@@ -227,7 +242,7 @@ class Controller:
             owner = self._cluster.owner(each.value.owner)
             if not owner and not each.value.role and each.value.module:
                 # Its task is gone, and another may wait until it has ended.
-                self._add(FOR_MODULES, each.namespace, each.value.module)
+                self._add(FOR_MODULES, *self._cluster.module_of(each))
             # What a ready pod changes for its Module is told by its DaemonSet's status.
             if owner and (not each.value.role or each.value.waiting_reason):
                 self._add(FOR_MODULES, *owner)
@@ -289,9 +304,11 @@ class Controller:
 
     def _bring_on(self, key: Key, module: ModuleRef) -> bool:
         """Do what there is to do for a Module; return whether it waits for a slot."""
+        self._collect(module)
         subject = self._cluster.subject(module.namespace, module.name)
         if subject is None:
             self._written.pop(key, None)
+            self._turns.leave(key)
             return False
         self._unloads.follow(module.namespace)
         if not self._references.follow(subject):
@@ -301,13 +318,20 @@ class Controller:
         item = self._cluster.modules.get(*key[1:])
         seen = item.version if item else 0
         self._base_images.follow(text for _, text in referred.dockerfiles.values())
-        mask = partial(self._masks.mask, module.namespace, referred.hidden, referred.pull_secrets)
-        view = self._cluster.view(subject, referred, mask, self._base_images.known())
+        mask = partial(self._mask, module.namespace, referred)
+        if referred.alone:
+            self._turns.wait(key)
+        using = self._turns.taken(subject.uid)
+        view = self._cluster.view(subject, referred, mask, self._base_images.known(), using)
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
-        while plan.starts and not self._cluster.slots.reserve(subject, plan.starts, view.build_slots):
+        while plan.starts and not self._reserve(subject, plan, view):
             view = replace(view, build_slots=self._cluster.slots.left(subject))
+            if plan.alone:
+                view = replace(view, using=self._turns.taken(subject.uid), rivals=self._cluster.rivals(subject))
             plan = plan_module(subject, view, self._cluster.catalog, now_s)
+        if not plan.awaits:
+            self._turns.leave(key)
         if view.taken:
             self._cluster.retry_names(subject.uid)
             self.queue.add_after(key, self._pace.taken_s, _MODULES)
@@ -322,6 +346,9 @@ class Controller:
             if plan.starts:
                 self._cluster.slots.release(subject)
                 self._call()
+            if plan.alone:
+                self._turns.release(subject.uid)
+                self._call_next()
         if plan.wake_at_s is not None:
             self.queue.add_after(key, max(0.05, plan.wake_at_s - now_s), _MODULES)
         had = max(0, view.build_slots - plan.starts)
@@ -333,6 +360,38 @@ class Controller:
         """Look again at the Modules that wait for a slot, where one is free."""
         for module in self._cluster.slots.called():
             self._add(FOR_MODULES, module.namespace, module.name)
+
+    def _reserve(self, subject: Subject, plan: Plan, view: View) -> bool:
+        """Take the slots and turns that a plan needs; False where others have taken some meanwhile."""
+        if plan.alone:
+            if not self._turns.take(subject.uid, plan.alone):
+                return False
+            # Whoever had the turn before may have started a task that the plan did not see.
+            rivals = self._cluster.rivals(subject)
+            if any(each.alone in plan.alone and each.keeps_others_out for each in rivals):
+                self._turns.release(subject.uid)
+                return False
+        if self._cluster.slots.reserve(subject, plan.starts, view.build_slots):
+            return True
+        if plan.alone:
+            self._turns.release(subject.uid)
+        return False
+
+    def _mask(self, namespace: str, referred: Referred, text: str) -> str:
+        """Return what a task said without what its Secrets hold, wherever they are."""
+        for where, name in referred.elsewhere:
+            text = self._masks.mask(where, (name,), (), text)
+        return self._masks.mask(namespace, referred.hidden, referred.pull_secrets, text)
+
+    def _collect(self, module: ModuleRef) -> None:
+        """Delete what a Module of this name that is gone has left in the operator's namespace."""
+        for each in self._cluster.orphans(module.namespace, module.name):
+            if not each.deleting:
+                delete = Delete(
+                    kind=each.kind, name=each.name, uid=each.uid, namespace=each.namespace, reason=_MODULE_GONE
+                )
+                self._hands.collect(delete)
+                _log(delete, (FOR_MODULES, module.namespace, module.name))
 
     def _too_soon(self, key: Key, lane: int) -> bool:
         """Whether a key was written a moment ago; then it comes again when it may be."""

@@ -179,10 +179,19 @@ def trim_daemon_set(body: Mapping[str, Any]) -> OwnedObject:
     )
 
 
-def trim_task(body: Mapping[str, Any]) -> OwnedObject:
-    """Return a task's object: its renderer may read all of it."""
+def trim_task(body: Mapping[str, Any], operators: str = "") -> OwnedObject:
+    """Return a task's object: its renderer may read all of it. `operators`: the operator's namespace."""
     meta = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
-    return OwnedObject(_controller(meta), manifest={**body, "metadata": meta})
+    return OwnedObject(owner_of_task(meta, operators), manifest={**body, "metadata": meta})
+
+
+def owner_of_task(meta: Mapping[str, Any], operators: str) -> str:
+    """Return the uid of the Module that a task is of: its owner, or what is noted where there can be none.
+
+    What is noted counts in the operator's namespace alone, where strangers create nothing.
+    """
+    noted = (meta.get("annotations") or {}).get(names.MODULE_UID, "") if meta.get("namespace") == operators else ""
+    return _controller(meta) or noted
 
 
 def trim_pod(body: Mapping[str, Any]) -> PodFacts:

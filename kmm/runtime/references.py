@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kmm.api.module import KernelMapping, ModuleLoaderContainer
-from kmm.contract import Kind
+from kmm.catalog import Catalog
+from kmm.contract import Kind, Place
 from kmm.core import names
+from kmm.core.choice import signer_of
 from kmm.core.loader_daemonset import service_account
+from kmm.core.place import places, secret_key
 from kmm.core.view import Operator, SecretFacts, Subject
 from kmm.runtime.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT, path_of, trim_version
 from kmm.runtime.store import Item, Store
@@ -36,7 +39,8 @@ class Referred:
 
     `dockerfiles`: with their key, by ConfigMap. `hidden`: the names of all Secrets that the Module itself names, also
     of those that are gone: tasks may quote them. `pull_secrets`: the names of those that registries are asked with,
-    in the order to try them; `access` stands for their contents.
+    in the order to try them; `access` stands for their contents. `elsewhere`: Secrets in other namespaces that tasks
+    may quote, each by its namespace and name. `alone`: whether one of them is read by one task at a time.
     """
 
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -44,6 +48,8 @@ class Referred:
     hidden: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     access: str = ""
+    elsewhere: tuple[tuple[str, str], ...] = ()
+    alone: bool = False
 
 
 class References:
@@ -53,11 +59,12 @@ class References:
         self,
         transport: Transport,
         operator: Operator,
+        catalog: Catalog,
         lock: threading.RLock,
         changed: Callable[[str], None],
         failed: Callable[[str, Exception], None],
     ) -> None:
-        self._operator = operator
+        self._operator, self._signer = operator, signer_of(catalog, operator)
         self._transport, self._lock, self._changed, self._failed = transport, lock, changed, failed
         self._watches: dict[tuple[Kind, str], Watch[str]] = {}
         self._wanted: dict[str, set[tuple[Kind, str]]] = {}
@@ -66,6 +73,7 @@ class References:
     def follow(self, subject: Subject) -> bool:
         """Follow what a Module refers to; return whether all of it has been listed."""
         wanted = {(kind, subject.ref.namespace) for kind, _ in referred(subject, self._operator)}
+        wanted |= {(SECRET, namespace) for namespace, place in self._places(subject) if place.secrets}
         if (SERVICE_ACCOUNT, subject.ref.namespace) in wanted:
             wanted.add((SECRET, subject.ref.namespace))  # those that it names
         with self._lock:
@@ -91,7 +99,16 @@ class References:
         found: dict[Kind, dict[str, Any]] = {CONFIG_MAP: {}, SECRET: {}, SERVICE_ACCOUNT: {}}
         for kind, name in referred(subject, self._operator):
             found[kind][name] = self._content(kind, subject.ref.namespace, name)
-        hidden = tuple(found[SECRET])
+        placed: dict[str, tuple[str, str]] = {}
+        alone = False
+        for namespace, place in self._places(subject):
+            alone = alone or bool(place.alone)
+            for name in place.secrets:
+                key = secret_key(namespace, name, subject.ref)
+                found[SECRET][key] = self._content(SECRET, namespace, name)
+                placed[key] = (namespace, name)
+        elsewhere = {key: each for key, each in placed.items() if each[0] != subject.ref.namespace}
+        hidden = tuple(name for name in found[SECRET] if name not in elsewhere)
         pull = dict.fromkeys(_image_repo_secret(subject) if found[SERVICE_ACCOUNT] else ())
         for names_ in found[SERVICE_ACCOUNT].values():
             pull |= dict.fromkeys(names_ or ())
@@ -102,6 +119,8 @@ class References:
             dockerfiles={name: each for name, each in found[CONFIG_MAP].items() if each},
             secrets={name: each for name, each in secrets.items() if each},
             hidden=hidden,
+            elsewhere=tuple(elsewhere.values()),
+            alone=alone,
             pull_secrets=tuple(pull),
             access=names.digest(
                 subject.ref.namespace, _image_repo_secret(subject), [[name, _seen(secrets[name])] for name in pull]
@@ -109,6 +128,16 @@ class References:
             if pull
             else "",
         )
+
+    def _places(self, subject: Subject) -> Iterator[tuple[str, Place]]:
+        return places(subject, self._signer, self._operator)
+
+    def followers(self, namespace: str) -> frozenset[str]:
+        """Return the uids of the Modules that refer to something in a namespace."""
+        with self._lock:
+            return frozenset(
+                uid for uid, wanted in self._wanted.items() if any(where == namespace for _, where in wanted)
+            )
 
     def unsynced(self) -> list[str]:
         """Return what has not been listed yet."""
@@ -205,10 +234,15 @@ def _image_repo_secret(subject: Subject) -> tuple[str, ...]:
     return (secret.name,) if secret and secret.name else ()
 
 
-def facts(data: Mapping[str, str], kind: str = "") -> SecretFacts:
+def facts(data: Mapping[str, str], kind: str = "", uid: str = "") -> SecretFacts:
     """Return what may be known of a Secret of a type."""
     digest = names.digest(data, kind) if kind not in ("", "Opaque") else names.digest(data)
-    return SecretFacts(keys=tuple(sorted(data)), digest=digest, certificate=_fingerprint(data.get("cert")))
+    return SecretFacts(
+        keys=tuple(sorted(data)),
+        digest=digest,
+        certificate=_fingerprint(data.get("cert")),
+        sealed=names.digest(data, uid),
+    )
 
 
 def _fingerprint(encoded: str | None) -> str:
@@ -233,7 +267,7 @@ def _dockerfile(data: Mapping[str, str]) -> tuple[str, str] | None:
 
 _READ: dict[Kind, Callable[[Mapping[str, Any]], Any]] = {
     CONFIG_MAP: lambda body: _dockerfile(body.get("data") or {}),
-    SECRET: lambda body: facts(body.get("data") or {}, str(body.get("type") or "")),
+    SECRET: lambda body: facts(body.get("data") or {}, str(body.get("type") or ""), body["metadata"].get("uid", "")),
     SERVICE_ACCOUNT: lambda body: tuple(
         each["name"] for each in body.get("imagePullSecrets") or () if each.get("name")
     ),

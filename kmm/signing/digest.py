@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from kmm.signing.der import NULL, OCTET_STRING, SEQUENCE, encode, object_identifier
+
 HASHES = ("sha224", "sha256", "sha384", "sha512")
 """Those to sign with."""
 
@@ -18,3 +20,9 @@ OBJECTS: Mapping[str, str] = {
     "sha3_512": "2.16.840.1.101.3.4.2.10",
 }
 """The object identifiers of all that are met in signatures: old kernels sign with sha1, new ones may with sha3."""
+
+
+def digest_info(digest: bytes, hash_name: str) -> bytes:
+    """Return a digest as RSA PKCS#1 v1.5 signs it, its algorithm with NULL parameters: what devices are given."""
+    algorithm = encode(SEQUENCE, object_identifier(OBJECTS[hash_name]), encode(NULL))
+    return encode(SEQUENCE, algorithm, encode(OCTET_STRING, digest))

@@ -15,6 +15,10 @@ class PassphraseError(KeyFileError):
     """A key is encrypted, and its passphrase is missing or wrong."""
 
 
+class RefusedError(KeyFileError):
+    """A PIN was refused, or is not tried since that would lock its key: nobody tries again with the same one."""
+
+
 class CertificateError(SigningError):
     """A certificate that cannot be read or used."""
 

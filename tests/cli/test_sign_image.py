@@ -16,6 +16,7 @@ from signing.made import A_DAY, NOW, certificate_pem
 
 from kmm.contract import ModuleRef, SignRequest, Unavailable
 from kmm.image_signing import image
+from kmm.image_signing.job import SignOptions
 
 __all__ = ["serve", "served", "session"]
 
@@ -244,7 +245,7 @@ def test_what_the_default_signer_renders_is_a_command_that_works(here, serve, tm
         pull_secrets=("push", "gone"),
         params={"hash": "sha512"},
     )
-    (job,) = SignFile(image="kmm", authorities="authorities").render(request)
+    (job,) = SignFile(options=SignOptions(image="kmm", authorities="authorities")).render(request)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     pair = {"key": golden("issued.key.pem"), "cert": golden("issued.der"), "passphrase": PASSPHRASE}
     held = {

@@ -15,6 +15,7 @@ from kmm_sign_file import kmm_validate_module as judge
 
 from kmm.contract import ModuleRef, Settings, SettingsError, SignRequest, State, Tls
 from kmm.embedded.volume import expanded
+from kmm.image_signing.job import SignOptions
 from kmm.signing import digest
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,7 +38,7 @@ def ask(**fields) -> SignRequest:
 
 
 def render(signer: SignFile | None = None, **fields) -> dict:
-    (made,) = (signer or SignFile(image=IMAGE)).render(ask(**fields))
+    (made,) = (signer or SignFile(options=SignOptions(image=IMAGE))).render(ask(**fields))
     return json.loads(json.dumps(made, allow_nan=False))
 
 
@@ -74,7 +75,7 @@ EVERYTHING = {
                 **EVERYTHING,
             ),
         ),
-        ("no-push", render(SignFile(image=IMAGE, user=None), image=None, cert_secret="key")),
+        ("no-push", render(SignFile(options=SignOptions(image=IMAGE, user=None)), image=None, cert_secret="key")),
     ],
 )
 def test_the_job_is_as_it_was(name, made):

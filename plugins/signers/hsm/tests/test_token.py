@@ -1,0 +1,165 @@
+"""What a token may say, by one that is made up: states that no token of files has."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pkcs11
+import pytest
+from kmm_hsm import token
+from pkcs11 import Attribute, KeyType, TokenFlag
+from pkcs11 import exceptions as says
+
+from kmm.signing.errors import RefusedError
+
+USUAL = TokenFlag.TOKEN_INITIALIZED | TokenFlag.LOGIN_REQUIRED | TokenFlag.USER_PIN_INITIALIZED
+
+
+class Key(dict):
+    """A key. `raises`: what signing does."""
+
+    def __init__(self, raises=None, **more):
+        super().__init__({Attribute.KEY_TYPE: KeyType.RSA, Attribute.SIGN: True, Attribute.LABEL: "k"} | more)
+        self.raises = raises
+
+    def sign(self, data, **_):
+        if self.raises:
+            raise self.raises
+        return data
+
+
+class Token:
+    """A token, and the session with it. `opening`: what logging in raises; `pins`: those that were tried."""
+
+    label, serial = "t", b"0001"
+
+    def __init__(self, flags=USUAL, opening=None, keys=(), closing=None):
+        self.flags, self.opening, self.keys, self.closing, self.pins = flags, opening, keys, closing, []
+
+    def open(self, user_pin=None):
+        self.pins.append(user_pin)
+        if self.opening:
+            raise self.opening
+        return self
+
+    def get_objects(self, template):
+        return list(self.keys) if Attribute.LABEL in template or Attribute.ID in template else []
+
+    def close(self):
+        if self.closing:
+            raise self.closing
+
+
+@pytest.fixture
+def use(monkeypatch, tmp_path):
+    """Sign a digest with a token; return what was signed."""
+    library = tmp_path / "library.so"
+    library.touch()
+
+    def use(*made, pin=b"1234"):
+        slots = [SimpleNamespace(get_token=lambda each=each: each) for each in made]
+        monkeypatch.setattr(pkcs11, "lib", lambda _: SimpleNamespace(get_slots=lambda **_: slots))
+        with token.opened(f"pkcs11:token=t;object=k?module-path={library}", lambda: pin) as held:
+            return [held.sign_digest(bytes(32), "sha256") for _ in range(3)]
+
+    return use
+
+
+def test_many_are_signed_in_one_session(use):
+    made = Token(keys=[Key()])
+    assert len(use(made)) == 3
+    assert made.pins == ["1234"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        (TokenFlag.USER_PIN_LOCKED, 'the PIN of the token "t" is locked'),
+        (TokenFlag.USER_PIN_FINAL_TRY, 'the token "t" is locked by one more wrong PIN, so that none is tried'),
+    ],
+)
+def test_a_pin_that_is_locked_or_might_be_the_last_is_not_tried(use, flag, said):
+    made = Token(flags=USUAL | flag, keys=[Key()])
+    with pytest.raises(RefusedError, match=said):
+        use(made)
+    assert made.pins == []
+
+
+def test_a_wrong_pin_long_ago_is_no_reason_not_to_try(use):
+    assert use(Token(flags=USUAL | TokenFlag.USER_PIN_COUNT_LOW, keys=[Key()]))
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (says.PinIncorrect(), "refuses the PIN"),
+        (says.PinLenRange(), "refuses the PIN"),
+        (says.PinInvalid(), "refuses the PIN"),
+        (says.PinLocked(), "is locked"),
+        (says.PinExpired(), "has expired"),
+    ],
+)
+def test_a_pin_that_is_refused_is_tried_once(use, raised, said):
+    made = Token(opening=raised)
+    with pytest.raises(RefusedError, match=said) as caught:
+        use(made)
+    assert made.pins == ["1234"]
+    assert "1234" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (says.UserPinNotInitialized(), "has no PIN for its user yet"),
+        (says.SessionCount(), r"the token is busy: it has no session left \(SessionCount\)"),
+        (says.TokenNotPresent(), "the token has been removed"),
+        (says.DeviceError(), "the token, or the way to it, fails"),
+        (says.GeneralError("x"), r"the token cannot do it \(GeneralError: x\)"),
+    ],
+)
+def test_what_is_no_matter_of_the_pin_may_be_tried_again(use, raised, said):
+    with pytest.raises(token.TokenError, match=said) as caught:
+        use(Token(opening=raised))
+    assert not isinstance(caught.value, RefusedError)
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"), [(says.DeviceRemoved(), "has been removed"), (says.MechanismInvalid(), "CKM_RSA_PKCS")]
+)
+def test_a_token_that_goes_while_it_signs_is_told(use, raised, said):
+    with pytest.raises(token.TokenError, match=said):
+        use(Token(keys=[Key(raises=raised)], closing=says.DeviceRemoved()))
+
+
+def test_a_token_without_pins_is_asked_for_none(use):
+    made = Token(flags=TokenFlag.TOKEN_INITIALIZED, keys=[Key()])
+    use(made)
+    assert made.pins == [None]
+
+
+def test_a_token_that_is_not_initialized_is_none(use):
+    with pytest.raises(token.TokenError, match="none is present"):
+        use(Token(flags=TokenFlag.LOGIN_REQUIRED))
+
+
+def test_a_key_that_asks_each_time_is_refused(use):
+    with pytest.raises(token.TokenError, match="asks for its PIN at each signature"):
+        use(Token(keys=[Key() | {Attribute.ALWAYS_AUTHENTICATE: True}]))
+
+
+def test_what_is_named_is_bounded(use):
+    there = [Token() for _ in range(99)]
+    for number, each in enumerate(there):
+        each.label = f"{number:02}" + "x" * 300
+    with pytest.raises(token.TokenError, match="and 89 more") as caught:
+        use(*there)
+    assert len(str(caught.value)) < 2000
+
+
+def test_a_token_that_does_not_answer_ends_the_process():
+    code = "import time; from kmm_hsm import token; token.PATIENCE_S = 0.05; token._watched(lambda: time.sleep(600))"
+    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (1, "kmm: the token does not answer within 0 s\n")
