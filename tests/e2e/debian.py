@@ -28,6 +28,8 @@ SUITE = "bookworm"
 PACKAGES = {program: program for program in ("buildah", "mmdebstrap", "skopeo")} | {
     "newuidmap": "uidmap",
     "modinfo": "kmod",
+    "pkcs11-tool": "opensc",
+    "softhsm2-util": "softhsm2",
 }
 OVMF = Path("/usr/share/OVMF")
 QEMU = {"qemu-system-x86_64": "qemu-system-x86", str(OVMF / "OVMF_CODE_4M.secboot.fd"): "ovmf"}

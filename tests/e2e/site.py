@@ -44,7 +44,8 @@ WITHIN_S = 900.0  # only what never comes is waited for that long
 class Site(World):
     """`release`: the kernel of its node; `builder`: who builds, empty where the cluster decides.
 
-    `container`: runs what it made; `loader`: runs loaders. `prepare` is called before the operator starts.
+    `container`: runs what it made; `loader`: runs loaders. `prepare` is called before the operator starts. `more`:
+    options of plugins.
     Images to begin from: `base/small:1`, a busybox; further ones are pushed with `client`.
     """
 
@@ -59,6 +60,7 @@ class Site(World):
         container: Callable[[Run], Awaitable[Exit]],
         loader: Callable[[Run], Awaitable[Exit]] = idle,
         prepare: Callable[[Site], None] = lambda _: None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.release, self._container, self._loader = folder, release, container, loader
         self.said: dict[str, str] = {}
@@ -91,6 +93,7 @@ class Site(World):
         options = {
             "oci": {"allowAddresses": ["127.0.0.0/8"]},
             "sign-file": {"caConfigMap": "registry-ca", "image": f"{self.host}/base/kmm:1"},
+            **(more or {}),
         }
         if builder:
             options[builder] = {"caConfigMap": "registry-ca"}

@@ -137,7 +137,9 @@ def test_a_failure_for_good_is_tried_by_nobody_until_the_secret_changes(placed, 
     maker.final, maker.says = True, f"the PIN {PIN} is wrong"
     post(world, drivers, outcome="fail")
     eventually(lambda: reason(world, drivers) == {"SignFailed"})
-    assert message(world, drivers) == "the PIN *** is wrong; it is not tried again before what it is made from changes"
+    assert (
+        message(world, drivers) == "the PIN *** is wrong; it is not tried again before what it is made from changes"
+    )
     other = world.namespace(**{"pod-security.kubernetes.io/enforce": "privileged"})
     post(world, other, "other")
     eventually(lambda: reason(world, other, "other") == {"SignFailed"})
@@ -166,7 +168,9 @@ def test_of_those_that_read_one_secret_one_signs_at_a_time(placed, registry):
         said = {each for name in names for each in reason(world, drivers, name)}
         assert "BuildQueued" in said or len(seen) == 4
         path = f"{jobs(NAMESPACE)}/{job['metadata']['name']}"
-        (pod,) = [each for each in world.pods() if each["metadata"]["labels"].get("job-name") == job["metadata"]["name"]]
+        (pod,) = [
+            each for each in world.pods() if each["metadata"]["labels"].get("job-name") == job["metadata"]["name"]
+        ]
         finish(world, pod, path)
     assert sorted(seen) == [(name, f"6.{minor}.0") for name in names for minor in (0, 1)]
     eventually(lambda: all(world.ready(each, drivers) for each in names))
