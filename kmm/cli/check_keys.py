@@ -28,7 +28,7 @@ CERT, KEY, PASSPHRASE = "cert", "key", "passphrase"
 _MOST = 2  # a Module names one for each of certSecret and keySecret
 _SHOWN = 10
 _WIDTH = 14  # of the first column
-_Data: TypeAlias = Mapping[str, str]
+_Data: TypeAlias = Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,15 +60,17 @@ def check_keys(secrets: Sequence[str], namespace: str, kubeconfig: Path | None) 
 
 
 def _read(transport: Transport, namespace: str, secret: str) -> _Data | None:
-    """Return what is under each key of a Secret, as it stands there, or None where there is no such Secret."""
+    """Return what is under each key of a Secret, or None where there is no such Secret. Raises ConfigError."""
     try:
-        body = transport.ask("GET", path_of(SECRET, namespace, secret)).read()
+        data = at(transport.ask("GET", path_of(SECRET, namespace, secret)).read(), "data")
+        found = data if isinstance(data, Mapping) else {}
+        return {str(each): base64.b64decode(str(value)) for each, value in found.items()}
     except NotFound:
         return None
+    except ValueError:
+        raise ConfigError(f"{transport.host} answers for the Secret {secret} with what is no base64") from None
     except KmmError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(advice(error, transport.host)) from None
-    data = at(body, "data")
-    return {str(each): str(value) for each, value in (data if isinstance(data, Mapping) else {}).items()}
 
 
 def _checked(secrets: Mapping[str, _Data | None], namespace: str) -> Iterator[_Line]:
@@ -102,7 +104,7 @@ def _certificate(found: Mapping[str, _Data]) -> tuple[Certificate | None, list[_
         return None, [unclear]
     where = f"Secret {holder}, key {CERT}"
     try:
-        certified = certificate.load(base64.b64decode(found[holder][CERT]))
+        certified = certificate.load(found[holder][CERT])
     except SigningError as error:
         return None, [_row(title, f"{where}: {error}", is_wrong=True)]
     issuer = name.shown(certified.issuer)
@@ -134,13 +136,12 @@ def _private_key(found: Mapping[str, _Data]) -> tuple[PrivateKey | None, _Line]:
             elsewhere = next((each for each, other in found.items() if PASSPHRASE in other), "")
             hint = f": that of the Secret {elsewhere} has to be there" if elsewhere else ""
             raise PassphraseError(f"is encrypted, and beside it is no key {PASSPHRASE}{hint}")
-        given = base64.b64decode(data[PASSPHRASE])
-        if len(given) > PASSPHRASE_LONGEST:
+        if len(data[PASSPHRASE]) > PASSPHRASE_LONGEST:
             raise PassphraseError(f"is encrypted, and its passphrase is larger than {PASSPHRASE_LONGEST:,} bytes")
-        return passphrase_in(given)
+        return passphrase_in(data[PASSPHRASE])
 
     try:
-        private = key.load(base64.b64decode(data[KEY]), passphrase)
+        private = key.load(data[KEY], passphrase)
     except SigningError as error:
         return None, _row(title, f"{where}: {error}", is_wrong=True)
     needless = f"; the key {PASSPHRASE} is not needed" if PASSPHRASE in data else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import types
 
 import pytest
 from apiserver.samples import core
@@ -13,7 +14,10 @@ from runtime.conftest import NAMESPACE
 from signing.golden import PASSPHRASE, golden
 from signing.made import A_DAY, NOW, certificate_pem
 
+from kmm.cli import check_keys as command
 from kmm.embedded.fault import Fault, Kind
+from kmm.errors import ConfigError
+from kmm.runtime.transport import Answer
 
 DER, PEM, KEY = golden("self.der"), golden("self.pem"), golden("self.key.pem")
 ENCRYPTED, ISSUED = golden("issued.key.pem"), golden("issued.pem")
@@ -219,6 +223,21 @@ def test_who_may_not_read_them_is_told_so(put, check, cluster):
     assert code == 2
     assert len(lines) == 1
     assert cluster.cluster.url in lines[0]
+
+
+def answering(body):
+    return types.SimpleNamespace(host="https://there", ask=lambda *_: Answer(200, body))
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"data": null}', b'{"data": [1]}', b"[]"])
+def test_a_secret_without_data_has_no_keys(body):
+    assert command._read(answering(body), NAMESPACE, "signing") == {}
+
+
+@pytest.mark.parametrize("body", [b'{"data": {"cert": "A"}}', b"<html>"])
+def test_an_answer_that_is_no_secret_is_told(body):
+    with pytest.raises(ConfigError, match="https://there"):
+        command._read(answering(body), NAMESPACE, "signing")
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", "A", "", "a b", "x" * 300])
