@@ -33,6 +33,9 @@ from kmm.contract import (
     Kind,
     Listing,
     Manifest,
+    ModuleRef,
+    Place,
+    Placed,
     Progress,
     Registry,
     Renderer,
@@ -380,6 +383,13 @@ class _Renderer:
 
 
 @dataclass(frozen=True, slots=True)
+class _Placed(_Renderer):
+    """Likewise, of a signer that says where it works."""
+
+    place: Callable[[ModuleRef, Mapping[str, Any]], Place]
+
+
+@dataclass(frozen=True, slots=True)
 class _Registry:
     """A registry as it was when it was checked."""
 
@@ -410,7 +420,7 @@ def _plain(field: str, offer: Any) -> Any:
     if field == "base_images":
         words = (str(offer.name), str(offer.argument), offer.listing, str(offer.release_file))
         return _BaseImages(*words, offer.images, offer.os_version, offer.kernels)
-    return _Renderer(
+    plain = (
         str(offer.name),
         tuple(offer.owns),
         tuple(map(str, offer.requires)),
@@ -418,6 +428,7 @@ def _plain(field: str, offer: Any) -> Any:
         offer.render,
         offer.observe,
     )
+    return _Placed(*plain, offer.place) if field == "signers" and isinstance(offer, Placed) else _Renderer(*plain)
 
 
 def _json(value: Any) -> Any:
@@ -474,7 +485,12 @@ def _wrong(field: str, offer: Any) -> str | None:
     for word in ignores:
         if word not in told_of:
             return f'"{offer.name}" that ignores "{word}", of which no user is told{nearest(word, told_of)}'
-    return _wrong_call(offer, "render", "request") or _wrong_call(offer, "observe", "objects", "pods")
+    placed = field == "signers" and hasattr(offer, "place")
+    return (
+        _wrong_call(offer, "render", "request")
+        or _wrong_call(offer, "observe", "objects", "pods")
+        or (_wrong_call(offer, "place", "module", "params") if placed else None)
+    )
 
 
 _REQUESTS: dict[str, type[Any]] = {

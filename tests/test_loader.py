@@ -54,6 +54,7 @@ def catalog(distributions, monkeypatch):
             'ignores "base_tsl", of which no user is told; did you mean "base_tls"?',
         ),
         ("ignoring-signer", "WrongResult", 'ignores "push_tls", of which no user is told'),
+        ("bad-place", "WrongResult", "whose place does not take (module, params)"),
         ("bad-base-images", "WrongResult", 'whose argument "KERNEL_VERSION" can be no build argument of its own'),
         ("bad-listing", "WrongResult", "whose listing is an object of type tuple instead of a Listing"),
         ("bad-kind", "WrongResult", "owns is not a list of at least one Kind"),

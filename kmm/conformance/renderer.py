@@ -19,7 +19,7 @@ from kmm.conformance.rendered import Allowed, Finder, Rendering
 from kmm.conformance.samples import NAMESPACE, SAID, TASKS, differing, failed, samples
 from kmm.conformance.subject import Subject
 from kmm.conformance.world import World, judged_by, unknown_to
-from kmm.contract import Limited, Progress, Renderer, State
+from kmm.contract import Limited, Place, Placed, Progress, Renderer, State
 from kmm.core.choice import IGNORABLE
 
 _EXAMPLES = 40
@@ -256,6 +256,29 @@ class SignerContract(RendererContract):
 
     field: ClassVar[str] = "signers"
     noun: ClassVar[str] = "signer"
+
+    def test_where_it_works_is_said_as_it_is_done(
+        self, renderer: Renderer[Any], renderings: Sequence[Rendering]
+    ) -> None:
+        """Where it says where it works (`place`), it says so of all that is rendered: the same each time, with names
+        of Secrets that it mounts, and with the certificate and what it reads alone among them.
+        """
+        if not isinstance(renderer, Placed):
+            unjudged("it works in the Module's namespace, and reads what the request names")
+        for each in renderings:
+            if each.error:
+                unjudged("not all is rendered")
+            ref, params = each.request.module, each.request.params
+            try:
+                place: Any = renderer.place(ref, copy.deepcopy(params))
+                again: Any = renderer.place(ref, copy.deepcopy(params))
+            except Exception as error:  # a plugin may raise anything
+                broken(f"{each.sample}: place raises {told(error)}, though it is rendered")
+            if not isinstance(place, Place) or place != again:
+                broken(f"{each.sample}: {place!r:.200} is no Place, or another one the next time: {again!r:.200}")
+            used = {word for made in each.objects for word in rendered.words(made)}
+            if not {place.certificate, place.alone} - {""} <= {*place.secrets} <= used:
+                broken(f"{each.sample}: {place!r:.200} names a Secret that is not among its secrets, or not mounted")
 
 
 class DevicePluginContract(RendererContract):

@@ -181,7 +181,7 @@ def test_a_wrong_pin_is_tried_once_by_one_of_all_and_no_more_until_its_secret_ch
     # With its pod the Job's last words go, and not what it has come to.
     (pod,) = [each["metadata"]["name"] for each in site.pods() if f"{PREFIX}job-type" in each["metadata"]["labels"]]
     assert site.api.delete(f"{core(NAMESPACE, 'pods')}/{pod}").code == 200
-    eventually(lambda: "PodFailurePolicy" in said(site, "wrong")["message"] or True)
+    eventually(lambda: "matching FailJob rule" in said(site, "wrong")["message"], "the Job itself tells it", WITHIN_S)
     assert (site.ran("wrong", "sign"), site.ran("beside", "sign")) == (1, 0)
     assert site.jobs()[0]["metadata"]["uid"] == job["metadata"]["uid"]
     everything = json.dumps(
@@ -190,7 +190,7 @@ def test_a_wrong_pin_is_tried_once_by_one_of_all_and_no_more_until_its_secret_ch
     assert WRONG_PIN not in everything
     site.change_secret("wrong-pin", pin=PIN)
     for name in ("wrong", "beside"):
-        loaded(site, name)
+        eventually(lambda name=name: site.ready(name), f"{name} is signed", WITHIN_S)
         assert site.files(name)[path(site)] == MODULE + golden("self-sha256.signature")
     assert (site.ran("wrong", "sign"), site.ran("beside", "sign")) == (2, 1)
 

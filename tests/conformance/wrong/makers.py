@@ -4,7 +4,7 @@ import time
 
 import good
 
-from kmm.contract import Progress
+from kmm.contract import Place, Progress
 from kmm.job import observe_job
 
 
@@ -166,8 +166,15 @@ def kmm_builders(settings):
     ]
 
 
+class Misplaced(good.Signer):
+    name = "where-it-works-is-said-as-it-is-done"
+
+    def place(self, module, params):
+        return Place(secrets=("push",))
+
+
 def kmm_signers(settings):
-    return [Exposes()]
+    return [Exposes(), Misplaced()]
 
 
 def kmm_device_plugins(settings):

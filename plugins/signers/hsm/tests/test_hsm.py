@@ -16,8 +16,9 @@ from kmm_hsm import kmm_validate_module as judge
 from kmm_hsm.uri import TokenKey, parse
 
 from kmm.conformance import PluginContract, SignerContract
-from kmm.contract import ModuleRef, Place, Settings, SettingsError, SignRequest, State
+from kmm.contract import ModuleRef, Place, Placed, Settings, SettingsError, SignRequest, State
 from kmm.embedded.volume import expanded
+from kmm.loader import load_catalog
 from kmm.signing.source import REFUSED_CODE
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -110,6 +111,12 @@ def test_the_job_is_as_it_was(name, fields):
     if os.environ.get("KMM_WRITE_GOLDEN"):
         path.write_text(yaml.safe_dump(made, sort_keys=False))
     assert made == yaml.safe_load(path.read_text())
+
+
+def test_the_operator_asks_it_where_it_works():
+    catalog = load_catalog()
+    assert isinstance(catalog.signer("hsm"), Placed)
+    assert not isinstance(catalog.signer("sign-file"), Placed)
 
 
 def test_a_key_of_the_modules_own_is_used_where_the_module_is():

@@ -1,0 +1,12 @@
+from good import Builder as Good
+
+
+class Signer(Good):
+    name = "bad-place"
+
+    def place(self, module):
+        return None
+
+
+def kmm_signers(settings):
+    return [Signer()]
