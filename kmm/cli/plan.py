@@ -28,6 +28,7 @@ from kmm.core import names
 from kmm.core.actions import Create, Plan, Probe
 from kmm.core.choice import builder_to_keep
 from kmm.core.images import learn
+from kmm.core.place import secret_key
 from kmm.core.placement import Node, by_kernel, is_targeted, node_of, targeted, why_not
 from kmm.core.reasons import Reason
 from kmm.core.spoke import is_privileged, plan_module
@@ -220,7 +221,7 @@ def _plan(manifest: Mapping[str, Any], spec: ModuleSpec, world: _World, catalog:
         targets=by_kernel(targeted(spec, nodes)),
         kernels=frozenset(node.kernel for node in nodes),
         dockerfiles={key[1]: value for key, value in world.dockerfiles.items() if key[0] == namespace},
-        secrets={key[1]: value for key, value in world.secrets.items() if key[0] == namespace},
+        secrets={secret_key(*key, subject.ref): value for key, value in world.secrets.items()},
         namespace_labels=labels or {},
         operator=operator,
         base_images={argument: _listed(offer, world) for argument, offer in catalog.base_images.items()},

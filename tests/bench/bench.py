@@ -17,6 +17,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/cli")]
 
 import build_cost  # noqa: E402
 import embedded_cluster  # noqa: E402
+import hsm_cost  # noqa: E402
 import image_signing_cost  # noqa: E402
 import openshift_cost  # noqa: E402
 import operator_cost  # noqa: E402
@@ -187,6 +188,7 @@ def main() -> None:
     registry_cost.measure()
     build_cost.measure()
     signing_cost.measure()
+    hsm_cost.measure()
     openshift_cost.measure()
     image_signing_cost.measure()
     plugin_cost.measure()

@@ -3,6 +3,7 @@ from good import Builder as Good
 
 class Signer(Good):
     name = "bad-place"
+    requires = ()
 
     def place(self, module):
         return None

@@ -11,7 +11,7 @@ import pytest
 
 from kmm.api.module import Module
 from kmm.api.schema import load
-from kmm.contract import Kind, ModuleRef, Progress, State, Tls
+from kmm.contract import Kind, ModuleRef, Place, Progress, State, Tls
 from kmm.core.actions import Announce, Create, Delete, Probe
 from kmm.core.images import ImageStep, Makers, Phase, back_off_s, image_step, kept_until_s, temporary_image
 from kmm.core.mapping import resolve
@@ -1296,3 +1296,111 @@ def test_an_image_that_is_there_needs_no_tasks_to_be_seen(how):
     unseen = {"unlisted": {JOB: "it is away", OTHER: "it is away"}}
     assert plan(how, answers={asked(): there()}, **unseen).phase is Phase.READY
     assert plan(how, answers={}, proven=True, **unseen).phase is Phase.READY
+
+
+# ── Elsewhere, and alone ──────────────────────────────────────────────────────────────────────────────────────
+
+OWN_CERTIFICATE = SecretFacts(keys=("cert",), digest="c", certificate="theirs", sealed="sc")
+
+
+@dataclass(frozen=True)
+class Elsewhere(Fake):
+    """A signer that works where it is told to."""
+
+    where: Any = Place(operators=True, secrets=("pin", "cert"), certificate="cert", alone="pin")
+
+    def place(self, module, params):
+        if isinstance(self.where, Exception):
+            raise self.where
+        return self.where
+
+
+def elsewhere(pin="1", where=None, **more):
+    """Return how a signature in the operator's namespace is planned. `pin`: stands for what its Secret holds."""
+    placed = {
+        "kmm-system/pin": SecretFacts(keys=("pin",), digest="p", sealed=pin),
+        "kmm-system/cert": OWN_CERTIFICATE,
+    }
+    signer = Elsewhere(where=where) if where else Elsewhere()
+    operator = Operator(namespace="kmm-system")
+    return {"makers": maker(renderer=signer), "secrets": {**SECRETS, **placed}, "operator": operator, **more}
+
+
+def test_a_signature_elsewhere_has_no_owner_and_no_secret_of_the_modules_namespace():
+    spec = {"imageRepoSecret": {"name": "push"}}
+    create = created(plan(SIGN, **elsewhere(spec=spec, pull_secrets=("push",))))
+    meta = create.manifest["metadata"]
+    assert (create.namespace, "ownerReferences" in meta) == ("kmm-system", False)
+    assert meta["labels"][f"{PREFIX}module.namespace"] == "n"
+    assert meta["annotations"][f"{PREFIX}module-uid"] == "module-uid"
+    assert create.manifest["spec"]["template"]["metadata"]["labels"][f"{PREFIX}module.namespace"] == "n"
+    request = request_of(create)
+    assert (request["push_secret"], request["pull_secrets"], request["certificate"]) == (None, [], "theirs")
+
+
+def test_what_is_elsewhere_is_deleted_there():
+    failed = dataclasses.replace(
+        task(created(plan(SIGN, **elsewhere())), State.FAILED, uid="1", final=True), namespace="kmm-system"
+    )
+    step = plan(SIGN, tasks=[failed], **elsewhere(pin="2"))
+    assert [(each.namespace, each.uid) for each in of(step, Delete)] == [("kmm-system", "1")]
+
+
+def test_where_the_operator_is_a_module_too_its_task_has_an_owner():
+    operator = Operator(namespace="n")
+    secrets = {**SECRETS, "pin": SecretFacts(keys=("pin",), digest="p", sealed="1")}
+    create = created(plan(SIGN, **{**elsewhere(), "operator": operator, "secrets": secrets}))
+    assert create.manifest["metadata"]["ownerReferences"]
+    assert f"{PREFIX}module-uid" not in create.manifest["metadata"]["annotations"]
+
+
+def test_what_stands_for_a_pin_is_no_hash_of_it_alone():
+    one, other = (created(plan(SIGN, **elsewhere(pin=each))) for each in "12")
+    for key in ("inputs", "alone"):
+        assert (
+            one.manifest["metadata"]["annotations"][PREFIX + key]
+            != other.manifest["metadata"]["annotations"][PREFIX + key]
+        )
+
+
+def test_a_secret_elsewhere_that_is_not_there_is_named_with_its_namespace():
+    how = elsewhere()
+    del how["secrets"]["kmm-system/pin"]
+    with pytest.raises(SpecError, match='the Secret "pin" does not exist in the namespace kmm-system'):
+        plan(SIGN, **how)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [ValueError("not you"), None, "here", Place(alone="other"), Place(certificate="cert"), Place(secrets=(1,))],
+)
+def test_a_signer_that_says_no_place_is_a_plugin_error(where):
+    how = {**elsewhere(), "makers": maker(renderer=Elsewhere(where=where))}
+    with pytest.raises(PluginError):
+        plan(SIGN, **how)
+
+
+def rival(**said) -> Task:
+    """Return a task of another Module that reads the same Secret."""
+    return task(created(plan(SIGN, name="other", **elsewhere())), said.pop("state", State.RUNNING), **said)
+
+
+def test_while_another_reads_the_secret_it_waits():
+    for more in ({"rivals": (rival(),)}, {"using": frozenset({rival().alone})}):
+        step = plan(SIGN, **elsewhere(**more))
+        assert (step.phase, step.reason, step.actions, step.awaits) == (Phase.WAITING, Reason.BUILD_QUEUED, (), True)
+        assert not step.queued, "it holds no slot back"
+        assert created(plan(SIGN, **elsewhere(pin="2", **more))), "with other contents it is another Secret"
+
+
+@pytest.mark.parametrize("state", [State.SUCCEEDED, State.FAILED])
+def test_what_is_over_keeps_nobody_out(state):
+    step = plan(SIGN, **elsewhere(rivals=(rival(state=state),)))
+    assert (created(step).name, step.alone) == (created(plan(SIGN, **elsewhere())).name, rival().alone)
+
+
+def test_what_failed_for_good_for_another_is_not_tried_nor_is_its_message_told():
+    step = plan(SIGN, **elsewhere(rivals=(rival(state=State.FAILED, final=True, message="s3cret", ago_s=LONG_S),)))
+    assert (step.phase, step.reason, step.actions, step.awaits) == (Phase.BLOCKED, Reason.SIGN_FAILED, (), True)
+    assert "s3cret" not in step.message
+    assert 'for good with what the Secret "pin" holds' in step.message
