@@ -40,7 +40,6 @@ from kmm.oci import reference
 BUILD, SIGN = "build", "sign"
 _ARCHITECTURE = "kubernetes.io/arch"
 BACK_OFF_S, BACK_OFF_MOST_S = 60.0, 3600.0
-_FINAL = "it is not tried again before what it is made from changes"
 
 
 class Phase(StrEnum):
@@ -316,9 +315,17 @@ def _asking_first(step: ImageStep, question: Question) -> ImageStep:
 
 
 def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
-    """Where what a task was made from has changed: delete it, then create. Two pushers must not share a tag."""
+    """Where what a task was made from has changed: delete it, then create. Two pushers must not share a tag.
+
+    What has failed for good with a Secret stays until that changes, whatever else does: it is what remembers it.
+    """
     current = {job.type: job.inputs for job in jobs}
-    outdated = [task for task in tasks if current.get(task.job_type) != task.inputs]
+    alone = {job.alone for job in jobs if job.alone}
+    outdated = [
+        task
+        for task in tasks
+        if current.get(task.job_type) != task.inputs and not (task.progress.final and task.alone in alone)
+    ]
     if not outdated:
         return None
     types = " and ".join(sorted({task.job_type for task in outdated}))
@@ -531,7 +538,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
     step = ImageStep(
         phase=Phase.BLOCKED,
         reason=reason,
-        message=f"{message}; {_FINAL}" if final else message,
+        message=f"{message}; it is not tried again before {_what_changes(job)} changes" if final else message,
         actions=cleaning,
         wake_at_s=None if final else due_s,
         attempts=last.attempt,
@@ -573,6 +580,11 @@ def _unlisted(job: _Job, view: View) -> ImageStep | None:
         message=f"which {kinds[0].plural} there are is not known: {view.unlisted[kinds[0]]}",
         inputs=before,
     )
+
+
+def _what_changes(job: _Job) -> str:
+    """Return what is to change before what has failed for good is tried again."""
+    return f'the Secret "{job.alone_with}"' if job.alone else "what it is made from"
 
 
 def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:

@@ -1404,3 +1404,12 @@ def test_what_failed_for_good_for_another_is_not_tried_nor_is_its_message_told()
     assert (step.phase, step.reason, step.actions, step.awaits) == (Phase.BLOCKED, Reason.SIGN_FAILED, (), True)
     assert "s3cret" not in step.message
     assert 'for good with what the Secret "pin" holds' in step.message
+
+
+def test_what_failed_for_good_with_a_secret_stays_until_that_changes_whatever_else_does():
+    failed = task(created(plan(SIGN, **elsewhere())), State.FAILED, uid="1", ago_s=LONG_S, message="no", final=True)
+    edited = {"sign": {**SIGN["sign"], "filesToSign": ["/opt/another.ko"]}}
+    step = plan(edited, tasks=[failed], **elsewhere())
+    assert (step.phase, step.actions) == (Phase.BLOCKED, ())
+    assert step.message == 'no; it is not tried again before the Secret "pin" changes'
+    assert deleted(plan(edited, tasks=[failed], **elsewhere(pin="2"))) == ["1"]

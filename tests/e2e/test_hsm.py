@@ -172,7 +172,7 @@ def test_a_wrong_pin_is_tried_once_by_one_of_all_and_no_more_until_its_secret_ch
     message = fails(site, "wrong", "SignFailed")
     assert f'the token "{LABEL}" refuses the PIN: it is wrong, and is not tried again' in message
     assert message.startswith("hsm ended with exit code 3: ")
-    assert message.endswith("; it is not tried again before what it is made from changes")
+    assert message.endswith('; it is not tried again before the Secret "wrong-pin" changes')
     (job,) = site.jobs()
     (failed,) = [each for each in job["status"]["conditions"] if each["type"] == "Failed"]
     assert failed["reason"] == "PodFailurePolicy"

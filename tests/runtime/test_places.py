@@ -137,9 +137,7 @@ def test_a_failure_for_good_is_tried_by_nobody_until_the_secret_changes(placed, 
     maker.final, maker.says = True, f"the PIN {PIN} is wrong"
     post(world, drivers, outcome="fail")
     eventually(lambda: reason(world, drivers) == {"SignFailed"})
-    assert (
-        message(world, drivers) == "the PIN *** is wrong; it is not tried again before what it is made from changes"
-    )
+    assert message(world, drivers) == 'the PIN *** is wrong; it is not tried again before the Secret "pin" changes'
     other = world.namespace(**{"pod-security.kubernetes.io/enforce": "privileged"})
     post(world, other, "other")
     eventually(lambda: reason(world, other, "other") == {"SignFailed"})
