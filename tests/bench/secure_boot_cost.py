@@ -8,15 +8,16 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from e2e.debian import QEMU, Missing, Toolkit, need_programs, toolkit
+from e2e.debian import NEXT_SUITE, QEMU, SUITE, Missing, Toolkit, need_programs, toolkit
 from e2e.driver import LOADS, dockerfile
-from e2e.kernel import Kernel, kernel
+from e2e.kernel import CLOUD, PLAIN, Kernel, kernel
 from e2e.loader import Loader, loading_site
 from e2e.machine import Machine
 from e2e.verdict import MODES, SECURE_BOOT, Court, Verdict, cases, own_signer
@@ -26,7 +27,7 @@ from signing.golden import golden
 
 from kmm.core.reasons import Reason
 
-FLAVOURS = ("cloud-amd64", "amd64")
+KERNELS = ((SUITE, CLOUD), (SUITE, PLAIN), (NEXT_SUITE, CLOUD), ("bullseye", CLOUD))
 TRUSTED = ("self", "issued")
 
 
@@ -34,7 +35,7 @@ def verdicts(tools: Toolkit, here: Kernel, other: Kernel) -> dict[str, dict[str,
     """Print how long machines took to boot; return what a kernel says, by its mode and the case."""
     trusted = {name: own_signer(name) for name in TRUSTED}
     given = cases(here, other, trusted)
-    certificates = [each.certificate.der for each in trusted.values()]
+    certificates = [each.certificate.der for each in (*trusted.values(), own_signer("ec"))]
     found = {}
     for enrolled, modes in ((certificates, {SECURE_BOOT: "true"}), ([], MODES)):
         with (
@@ -84,6 +85,17 @@ def chain(tools: Toolkit, here: Kernel) -> None:
         print(f"  {'the whole chain, from a Dockerfile to a loaded driver':60}{time.monotonic() - began:8.1f}")
 
 
+def present() -> Iterator[Kernel]:
+    """Yield the kernels that can be had, the base image's first. Raises Missing where that one cannot."""
+    for number, (suite, flavour) in enumerate(KERNELS):
+        try:
+            yield kernel(suite, flavour)
+        except Missing as missing:
+            if not number:
+                raise
+            print(f"  {missing}")
+
+
 def measure() -> None:
     print(f"\nSecure Boot, emulated by QEMU{'s':>39}")
     try:
@@ -91,12 +103,13 @@ def measure() -> None:
         need_programs(QEMU)
         program()
         tools = toolkit()
-        kernels = [kernel(each) for each in FLAVOURS]
+        kernels = list(present())
     except (Missing, NoRegistry) as missing:
         print(f"  {missing}")
         return
     chain(tools, kernels[0])
-    judged = {here.release: verdicts(tools, here, other) for here, other in (kernels, reversed(kernels))}
+    others = (*kernels[1:], kernels[0])
+    judged = {here.release: verdicts(tools, here, other) for here, other in zip(kernels, others, strict=True)}
     for release, found in judged.items():
         table(release, found)
     refused: dict[str, set[Reason]] = {}

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e.debian import QEMU, Missing, Toolkit, need_programs, python, toolkit
+from e2e.debian import NEXT_SUITE, QEMU, SUITE, Missing, Toolkit, need_programs, python, toolkit
 from e2e.kernel import Kernel, kernel
 from e2e.verdict import own_signer
 from registry.docker_registry import Missing as NoRegistry
@@ -47,14 +47,14 @@ def python_layout() -> Path:
 
 @pytest.fixture(scope="session")
 def kernels(tools: Toolkit) -> dict[str, Kernel]:
-    """Return kernels by their flavour, with the programs of this machine that emulate one that they run on.
+    """Return kernels by the release of Debian, with the programs of this machine that emulate one that they run on.
 
-    That of the base image is the first.
+    That of SUITE is the one of the base image.
     """
     with _needed():
         need_programs(QEMU)
-        found = {flavour: kernel(flavour) for flavour in ("cloud-amd64", "amd64")}
-    assert found["cloud-amd64"].release == tools.kernel
+        found = {suite: kernel(suite) for suite in (SUITE, NEXT_SUITE)}
+    assert found[SUITE].release == tools.kernel
     return found
 
 

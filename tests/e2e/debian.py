@@ -24,13 +24,14 @@ from pathlib import Path
 
 from kmm.embedded.image import OCI_INDEX, Image, digest_of, image
 
-SUITE = "bookworm"
+SUITE, NEXT_SUITE = "bookworm", "trixie"
 PACKAGES = {program: program for program in ("buildah", "mmdebstrap", "skopeo")} | {
     "newuidmap": "uidmap",
     "modinfo": "kmod",
     "pkcs11-tool": "opensc",
     "softhsm2-util": "softhsm2",
 }
+KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 OVMF = Path("/usr/share/OVMF")
 QEMU = {"qemu-system-x86_64": "qemu-system-x86", str(OVMF / "OVMF_CODE_4M.secboot.fd"): "ovmf"}
 # Nobody reads these there, and every build unpacks them.
@@ -121,25 +122,42 @@ def architecture() -> str:
     return _said("dpkg", "--print-architecture").strip() if shutil.which("dpkg") else ""
 
 
-def depended(package: str, prefix: str) -> str:
+def release(suite: str) -> tuple[str, ...]:
+    """Return apt's options for another release of Debian than this machine's, from where that is. Raises Missing."""
+    folder = cache("apt") / suite
+    for each in ("state/lists/partial", "cache/archives/partial"):
+        (folder / each).mkdir(parents=True, exist_ok=True)
+    archive = next((line.split()[1] for line in _sources().splitlines()), "")
+    if not archive:
+        raise Missing(f"apt has no source of {SUITE}")
+    (folder / "sources.list").write_text(f"deb [signed-by={KEYS}] {archive} {suite} main\n")
+    places = {"State": "state", "Cache": "cache", "Etc::SourceList": "sources.list", "Etc::SourceParts": "none"}
+    return (
+        *(f"--option=Dir::{name}={folder / place}" for name, place in places.items()),
+        "--option=Dir::State::status=/var/lib/dpkg/status",
+        "--option=Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
+    )
+
+
+def depended(package: str, prefix: str, options: tuple[str, ...] = ()) -> str:
     """Return the rest of the name that begins so, of what a package depends on now. Raises Missing."""
     pattern = rf"Depends: {re.escape(prefix)}(\d\S*)"
-    found = re.search(pattern, _said("apt-cache", "depends", package))
+    found = re.search(pattern, _said("apt-cache", *options, "depends", package))
     if found is None:  # the lists may be old, or there are none yet
-        _apt_get("update")
-        found = re.search(pattern, _said("apt-cache", "depends", package))
+        _apt_get(*options, "update")
+        found = re.search(pattern, _said("apt-cache", *options, "depends", package))
     if found is None:
         raise Missing(f"apt-cache knows no {package}")
     return found[1]
 
 
-def download(package: str, folder: Path) -> Path:
+def download(package: str, folder: Path, options: tuple[str, ...] = ()) -> Path:
     """Download a package's file. Raises Missing."""
-    command = ["apt-get", "--quiet", *_APT_OPTIONS, "download", package]
+    command = ["apt-get", "--quiet", *_APT_OPTIONS, *options, "download", package]
     try:
         _run(command, APT_WITHIN_S, folder=folder)
     except Missing:  # the lists may be old
-        _apt_get("update")
+        _apt_get(*options, "update")
         _run(command, APT_WITHIN_S, folder=folder)
     (found,) = folder.glob(f"{package}_*.deb")
     return found

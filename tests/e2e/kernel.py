@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import lzma
 import shutil
 import subprocess
 import sys
@@ -24,9 +25,11 @@ from e2e import debian
 from e2e.debian import Missing
 
 ARCHITECTURE = "amd64"  # the virtual machine's
+CLOUD, PLAIN = "cloud-amd64", "amd64"
 # Of thousands of modules: what a virtual machine needs, and what the tests load. stp needs llc.
 MODULES = ("virtio_pci", "virtio_console", "loop", "stp", "sha512_generic")
 _UNPACKED_WITHIN_S = 600
+_XZ = b"\xfd7zXZ\0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,17 +50,18 @@ class Kernel:
         return found.read_bytes()
 
 
-def kernel(flavour: str) -> Kernel:
-    """Return Debian's present kernel of a flavour (`cloud-amd64`), from the cache or fetched now. Raises Missing."""
+def kernel(suite: str = debian.SUITE, flavour: str = CLOUD) -> Kernel:
+    """Return the present kernel of a release of Debian, from the cache or fetched now. Raises Missing."""
     if (here := debian.architecture()) != ARCHITECTURE:
         raise Missing(f"the kernels that are tried are of {ARCHITECTURE}, and this machine is of {here}")
-    release = debian.depended(f"linux-image-{flavour}", "linux-image-")
+    options = debian.release(suite) if suite != debian.SUITE else ()
+    release = debian.depended(f"linux-image-{flavour}", "linux-image-", options)
     cache = debian.cache("kernels")
     folder = cache / f"{release}-{hashlib.sha256(' '.join(MODULES).encode()).hexdigest()[:8]}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            _fetch(release, folder)
+            _fetch(release, folder, options)
     return Kernel(release=release, image=folder / "vmlinuz", root=folder)
 
 
@@ -66,16 +70,18 @@ def index(root: Path, release: str) -> None:
     _kmod("depmod", "-b", root, release)
 
 
-def _fetch(release: str, folder: Path) -> None:
+def _fetch(release: str, folder: Path, options: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        package = debian.download(f"linux-image-{release}", Path(temporary))
+        package = debian.download(f"linux-image-{release}", Path(temporary), options)
         whole, made = Path(temporary, "whole"), Path(temporary, "made")
         subprocess.run(["dpkg-deb", "-x", package, whole], check=True, timeout=_UNPACKED_WITHIN_S)
+        if not (whole / "lib").exists():  # since Debian 13
+            (whole / "lib").symlink_to("usr/lib")
         index(whole, release)
         for module in _needed(whole, release):
-            kept = made / module.relative_to(whole)
+            kept = made / module.relative_to(whole).with_suffix("" if module.suffix == ".xz" else ".ko")
             kept.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(module, kept)
+            kept.write_bytes(_unpacked(module.read_bytes()))
         for each in (whole / "lib/modules" / release).glob("modules.builtin*"):
             shutil.copy(each, made / "lib/modules" / release)
         index(made, release)
@@ -89,6 +95,10 @@ def _needed(root: Path, release: str) -> Iterable[Path]:
         yield from (Path(line.split()[1]) for line in said.splitlines() if line.startswith("insmod "))
 
 
+def _unpacked(data: bytes) -> bytes:
+    return lzma.decompress(data) if data.startswith(_XZ) else data
+
+
 def _kmod(*argv: str | Path) -> str:
     """Run a name of kmod's, which may be in a folder that is not searched. Raises Missing."""
     if not (program := shutil.which("kmod")):
@@ -97,5 +107,5 @@ def _kmod(*argv: str | Path) -> str:
 
 
 if __name__ == "__main__":
-    for each in ("cloud-amd64", "amd64"):
+    for each in (debian.SUITE, debian.NEXT_SUITE):
         print(kernel(each).root)

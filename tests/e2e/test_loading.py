@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import core
+from e2e.debian import SUITE
 from e2e.driver import FIRMWARE, GREETING, IN_TREE, LOADS, dockerfile
 from e2e.loader import KILLED, Loader, loading_site
 from e2e.machine import Machine
@@ -29,9 +30,7 @@ def machine(tmp_path_factory, tools, kernels):
     enrolled = [own_signer("self").certificate.der]
     arguments = "firmware_class.path=/var/lib/firmware"
     folder = tmp_path_factory.mktemp("node") / "machine"
-    with Machine(
-        folder, kernels["cloud-amd64"], tools.busybox, certificates=enrolled, arguments=arguments
-    ) as machine:
+    with Machine(folder, kernels[SUITE], tools.busybox, certificates=enrolled, arguments=arguments) as machine:
         print(f"the machine booted within {machine.boot_s:.1f} s")
         yield machine
 

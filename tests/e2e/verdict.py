@@ -25,6 +25,7 @@ from kmm.core.diagnosis import diagnose
 from kmm.core.reasons import Reason
 from kmm.core.view import Pod
 from kmm.signing import certificate, key, module
+from kmm.signing.compression import Compression, detect, packed
 from kmm.signing.signer import Signer
 
 MODULE = "loop"
@@ -39,6 +40,7 @@ MODES = {
 }
 """What a kernel that booted without Secure Boot can be made, one after the other, and by which command."""
 SECURE_BOOT = "Secure Boot"
+BY_EC, WITH_SHA512 = VERIFIED_BY_SOME = "signed by an EC key", "signed with sha512"
 UNTRUSTED = {
     SECURE_BOOT: Reason.KEY_REJECTED,
     "trusting": None,
@@ -98,32 +100,36 @@ def cases(kernel: Kernel, other: Kernel, trusted: Mapping[str, Signer]) -> dict[
     return {
         "signed by Debian": theirs,
         **{f"signed by {name}": signed(theirs, signer) for name, signer in trusted.items()},
+        "signed, and packed": signed(b"".join(packed([bare], Compression.XZ, len(bare))), first),
         "unsigned": bare,
         "signed by a stranger": signed(theirs, stranger),
         "changed after it was signed": bytes(changed),
         "with a damaged signature": bytes(damaged),
         "with half a signature": bytes(cut),
-        "signed by an EC key": signed(theirs, own_signer("ec")),
-        "signed with sha512": signed(theirs, own_signer("self", "sha512")),
+        BY_EC: signed(theirs, own_signer("ec")),
+        WITH_SHA512: signed(theirs, own_signer("self", "sha512")),
         "of another kernel, signed": signed(other.module(MODULE), first),
     }
 
 
-def expected(mode: str, trusted: Iterable[str]) -> dict[str, Reason | None]:
-    """Return what has to come out: of `cases`, and of whatever else a Court tries."""
+def expected(mode: str, trusted: Iterable[str], verifies: Iterable[str] = ()) -> dict[str, Reason | None]:
+    """Return what has to come out: of `cases`, and of whatever else a Court tries.
+
+    `verifies`: the cases among VERIFIED_BY_SOME that the kernel has the means for, and trusts.
+    """
     refused = UNTRUSTED[mode]
     # Whose certificates are nowhere are strangers, and strangers' modules are looked at where they are loaded.
     ours = None if mode == SECURE_BOOT else refused
     return {
         "signed by Debian": None,
         **{f"signed by {name}": ours for name in trusted},
+        "signed, and packed": ours,
         "unsigned": refused,
         "signed by a stranger": refused,
         "changed after it was signed": refused,
         "with a damaged signature": refused,
         "with half a signature": Reason.KEY_REJECTED,
-        "signed by an EC key": refused,
-        "signed with sha512": refused,
+        **{case: ours if case in verifies else refused for case in VERIFIED_BY_SOME},
         "of another kernel, signed": ours or Reason.WRONG_FORMAT,
         f"whose {NEEDED} is missing": ours or Reason.UNKNOWN_SYMBOL,
         "not in its folder": Reason.FILE_MISSING,
@@ -203,7 +209,7 @@ def _trees(modules: Iterable[tuple[str, str, bytes]], release: str) -> bytes:
             with tempfile.TemporaryDirectory() as temporary:
                 place = Path(temporary, "lib/modules", release)
                 place.mkdir(parents=True)
-                (place / f"{name}.ko").write_bytes(data)
+                (place / f"{name}.ko{detect(io.BytesIO(data)).value}").write_bytes(data)
                 index(Path(temporary), release)
                 tar.add(temporary, folder.lstrip("/"))
     return made.getvalue()
