@@ -63,10 +63,18 @@ def test_bindings_give_a_role_of_openshifts_to_an_account_that_is_there(manifest
     assert (role["apiGroup"], role["kind"]) == ("rbac.authorization.k8s.io", "ClusterRole")
     assert role["name"] in ROLES
     made = {each["metadata"]["name"] for each in MANIFESTS if each["kind"] == "ServiceAccount"}
-    (subject,) = manifest["subjects"]
-    assert subject["kind"] == "ServiceAccount"
-    assert subject["name"] in made | set(ACCOUNTS)
-    assert subject["namespace"] == ("openshift-kmm" if subject["name"] == OPERATOR else "drivers")
+    assert manifest["subjects"]
+    for subject in manifest["subjects"]:
+        assert subject["kind"] == "ServiceAccount"
+        assert subject["name"] in made | set(ACCOUNTS)
+        assert subject["namespace"] == ("openshift-kmm" if subject["name"] in ACCOUNTS else "drivers")
+        # A RoleBinding is of its own namespace.
+        assert manifest["metadata"].get("namespace", subject["namespace"]) == subject["namespace"]
+
+
+def test_the_accounts_that_load_drivers_by_default_are_admitted():
+    (shown,) = [each for each in MANIFESTS if each["metadata"]["name"] == "kmm-operator-privileged"]
+    assert {each["name"] for each in shown["subjects"]} == set(ACCOUNTS) - {OPERATOR}
 
 
 def test_the_configuration_is_one(tmp_path):

@@ -6,6 +6,7 @@ It looks at nothing but the Build's own fields, and at the Secrets that they nam
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,11 +26,14 @@ _FAILED = "Docker build strategy has failed."
 class BuildController:
     """Carries out the Builds of a namespace, each in a thread. `trusted`: a folder with the cluster's authorities.
 
-    `lost`: the Modules whose build pods the cluster loses. `logs`: what was said, by the Build's name.
+    `node`: the docker configuration of the nodes, which has the cluster's pull secret. For a registry that the Secret
+    of a Build names, that takes its place. `lost`: the Modules whose build pods the cluster loses. `logs`: what was
+    said, by the Build's name.
     """
 
-    def __init__(self, api: Api, namespace: str, folder: Path, trusted: Path) -> None:
+    def __init__(self, api: Api, namespace: str, folder: Path, trusted: Path, node: str) -> None:
         self._api, self._namespace, self._folder, self._trusted = api, namespace, folder, trusted
+        self._node = node
         self._stopping = threading.Event()
         self._running: dict[str, subprocess.Popen[str] | None] = {}
         self._threads = [threading.Thread(target=self._run, name="build-controller")]
@@ -86,6 +90,8 @@ class BuildController:
     def _failed(self, build: Mapping[str, Any], command: list[str]) -> None:
         meta = build["metadata"]
         answer = self._api.get(f"{openshift.builds(self._namespace)}/{meta['name']}")
+        if answer.code != 200:  # it has been deleted meanwhile
+            return
         if (answer.body.get("status") or {}).get("cancelled"):
             self._say(build, "Cancelled", reason="CancelledBuild", message="The build was cancelled by the user.")
             return
@@ -136,7 +142,7 @@ class BuildController:
         yield [
             *(*store, "bud", "--isolation=chroot", f"--file={folder / 'Dockerfile'}", "--tag=localhost/built"),
             *trusted,
-            *self._credentials(strategy.get("pullSecret"), folder / "pull"),
+            *self._credentials(strategy.get("pullSecret"), folder / "pull", json.loads(self._node)["auths"]),
             *(f"--build-arg={each['name']}={each['value']}" for each in strategy.get("buildArgs", ())),
             *(f"--label={each['name']}={each['value']}" for each in output.get("imageLabels", ())),
             *self._volumes(strategy.get("volumes", ()), folder),
@@ -148,12 +154,17 @@ class BuildController:
             image = output["to"]["name"]
             yield [*store, "push", *trusted, *credentials, "localhost/built", f"docker://{image}"]
 
-    def _credentials(self, secret: Mapping[str, str] | None, folder: Path) -> list[str]:
-        if not secret:
+    def _credentials(
+        self, secret: Mapping[str, str] | None, folder: Path, auths: Mapping[str, Any] | None = None
+    ) -> list[str]:
+        """Return how they are given: a Secret's, and `auths` for the registries that it does not name."""
+        if secret:
+            (content,) = [value for key, value in self._secret(secret["name"]).items() if key == ".dockerconfigjson"]
+            auths = {**(auths or {}), **json.loads(content)["auths"]}
+        if not auths:
             return []
-        (content,) = [value for key, value in self._secret(secret["name"]).items() if key == ".dockerconfigjson"]
         folder.mkdir()
-        (folder / "config.json").write_bytes(content)
+        (folder / "config.json").write_text(json.dumps({"auths": auths}))
         return [f"--authfile={folder / 'config.json'}"]
 
     def _volumes(self, volumes: Any, folder: Path) -> Iterator[str]:

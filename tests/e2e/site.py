@@ -87,8 +87,8 @@ class Site(World):
             self.api.post(core(NAMESPACE, "serviceaccounts"), {"metadata": {"name": name}})
         self.cluster.add_node("node", release, labels=SELECTED)
         self.config_map("registry-ca", {"ca.crt": self.ca_file.read_text()})
-        self.secret("push", **{".dockerconfigjson": self._docker_config(PASSWORDS[ROBOT])})
-        self.secret("wrong", **{".dockerconfigjson": self._docker_config("another-password")})
+        self.secret("push", **{".dockerconfigjson": self.docker_config(PASSWORDS[ROBOT])})
+        self.secret("wrong", **{".dockerconfigjson": self.docker_config("another-password")})
         prepare(self)
         options = {
             "oci": {"allowAddresses": ["127.0.0.0/8"]},
@@ -153,7 +153,7 @@ class Site(World):
         """Return skopeo's options for the registry. `end`: `src-` or `dest-`, for commands with two."""
         return [f"--{end}cert-dir={self.ca_file.parent}", f"--{end}creds={ROBOT}:{PASSWORDS[ROBOT]}"]
 
-    def _docker_config(self, password: str) -> str:
+    def docker_config(self, password: str = PASSWORDS[ROBOT]) -> str:
         auth = base64.b64encode(f"{ROBOT}:{password}".encode()).decode()
         return json.dumps({"auths": {self.host: {"auth": auth}}})
 

@@ -46,7 +46,7 @@ def site(tmp_path_factory, tools):
             prepare=prepare,
         )
         found.controller = stack.enter_context(
-            BuildController(found.api, NAMESPACE, folder / "builds", found.ca_file.parent)
+            BuildController(found.api, NAMESPACE, folder / "builds", found.ca_file.parent, node=found.docker_config())
         )
         yield found
 
