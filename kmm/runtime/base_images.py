@@ -14,6 +14,7 @@ from kmm.catalog import Catalog
 from kmm.contract import BaseImages
 from kmm.core.base_images import newest_first, uses
 from kmm.core.view import Answer, Listed, Present, Question, Unknown
+from kmm.oci import reference
 from kmm.runtime.kinds import path_of
 from kmm.runtime.store import Item, Store
 from kmm.runtime.transport import Transport
@@ -148,6 +149,8 @@ class _List:
             found = dict(list(self.offer.images(listing).items())[:_MOST])
             if not all(isinstance(each, str) for pair in found.items() for each in pair):
                 raise TypeError("what is no text")  # noqa: TRY301 -- as what else a plugin may do wrong
+            # A tag that is broken would be asked for, or built with, in vain.
+            found = {version: image for version, image in found.items() if _is_image(image)}
         except Exception as error:  # a plugin may raise anything, and must not end the watch
             _LOG.error("%s cannot read its list: %s", self.offer.name, type(error).__name__)
             return Unknown(message=f"{self.offer.name} cannot read its list: {type(error).__name__}")
@@ -167,3 +170,11 @@ class _List:
         if not self._store.synced.is_set() and why != self._why:
             self._why = why
             self._changed()
+
+
+def _is_image(text: str) -> bool:
+    try:
+        reference.parse(text)
+    except reference.ReferenceError:
+        return False
+    return True

@@ -334,6 +334,16 @@ def test_toolkits_that_are_for_other_kernels_are_named(there, images):
     assert f"it has {OLD}" in world.kernel(KERNEL)["message"]
 
 
+@pytest.mark.parametrize("image", ["", "no image", "a\nRUN b", "A:b:c", "x" * 5000, "127.0.0.1/a@sha256:1"])
+def test_what_is_listed_and_is_no_image_counts_for_nothing(there, images, image):
+    images.kernels = {f"{TOOLKIT}old": "5.0.0"}
+    world = there(os_image=RHEL, toolkits={OLD: f"{TOOLKIT}old", NEW: image})
+    world.operator(ALONE)
+    apply(world)
+    eventually(lambda: world.reasons() == {"BaseImageMissing"})
+    assert world.kernel(KERNEL)["message"].endswith(f"it has {OLD}")
+
+
 def test_toolkits_that_may_not_be_read_are_no_reason_to_give_up(there, images):
     images.refuses = True
     world = there(os_image=RHEL)
