@@ -102,7 +102,7 @@ def kept(what: str, made_from: object, make: Callable[[Path], None]) -> Path:
     with (place / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=cache) as temporary:
+            with tempfile.TemporaryDirectory(dir=place) as temporary:
                 made = Path(temporary, "made")
                 made.mkdir()
                 make(made)
