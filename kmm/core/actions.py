@@ -26,7 +26,7 @@ class Create:
     @property
     def namespace(self) -> str:
         """The object's namespace."""
-        return str(self.manifest["metadata"]["namespace"])
+        return str(self.manifest["metadata"].get("namespace", ""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -390,7 +390,9 @@ class Controller:
                 delete = Delete(
                     kind=each.kind, name=each.name, uid=each.uid, namespace=each.namespace, reason=_MODULE_GONE
                 )
+                began = time.monotonic()
                 self._hands.collect(delete)
+                self._observers.tell(delete, None, time.monotonic() - began)
                 _log(delete, (FOR_MODULES, module.namespace, module.name))
 
     def _too_soon(self, key: Key, lane: int) -> bool:

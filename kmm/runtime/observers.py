@@ -81,8 +81,10 @@ def _object(action: Action, module: ModuleRef | None) -> tuple[str, str, str]:
     """Return the kind, namespace and name of what an action is done to."""
     namespace = module.namespace if module else ""
     match action:
-        case Create() | Replace() | Delete():
+        case Replace():
             return action.kind.kind, namespace, action.name
+        case Create() | Delete():
+            return action.kind.kind, action.namespace or namespace, action.name
         case LabelNode():
             return NODE.kind, "", action.node
         case Release():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import a_job, a_module, core, jobs, modules
@@ -157,19 +155,20 @@ def test_of_those_that_read_one_secret_one_signs_at_a_time(placed, registry):
     for each in names:
         post(world, drivers, each, outcome="run")
     seen = []
-    for _ in range(4):
-        running = partial(lambda: [each for each in world.jobs() if not over(each)])
-        eventually(running)
-        world.quiet()
-        (job,) = running()
+
+    def queued():
+        kernels = [kernel for name in names for kernel in world.module(name, drivers)["status"]["kernels"]]
+        return len([each for each in kernels if each["reason"] == "BuildQueued"])
+
+    for others in (3, 2, 1, 0):
+        eventually(lambda others=others: queued() == others, f"{others} wait")
+        (job,) = eventually(lambda: [each for each in world.jobs() if not over(each)])
+        name = job["metadata"]["name"]
         seen.append((module_of(job), job["metadata"]["annotations"][f"{P}kernel"]))
-        said = {each for name in names for each in reason(world, drivers, name)}
-        assert "BuildQueued" in said or len(seen) == 4
-        path = f"{jobs(NAMESPACE)}/{job['metadata']['name']}"
-        (pod,) = [
-            each for each in world.pods() if each["metadata"]["labels"].get("job-name") == job["metadata"]["name"]
-        ]
-        finish(world, pod, path)
+        (pod,) = eventually(
+            lambda name=name: [each for each in world.pods() if each["metadata"]["labels"].get("job-name") == name]
+        )
+        finish(world, pod, f"{jobs(NAMESPACE)}/{name}")
     assert sorted(seen) == [(name, f"6.{minor}.0") for name in names for minor in (0, 1)]
     eventually(lambda: all(world.ready(each, drivers) for each in names))
     assert len(registry.pushed) == 4
