@@ -48,14 +48,23 @@ class Loader:
             self._containers[uid] = asyncio.create_task(asyncio.to_thread(self._contained, run))
         container = await asyncio.shield(self._containers[uid])
         if run.hook:
-            done = await asyncio.to_thread(container.run, run.argv)
-            self.said[module, run.hook] = done
-            return done
+            return await asyncio.to_thread(self._hook, container, run, module)
         number = await asyncio.to_thread(container.start, run.argv)
-        await run.stopped.wait()
-        killed = await asyncio.to_thread(self._machine.run, f"kill -KILL {number}")
-        done = Exit(code=killed.code or KILLED)
-        self.said[module, ""] = done
+        try:
+            await run.stopped.wait()
+        finally:
+            done = await asyncio.to_thread(self._kill, number, module)
+        return done
+
+    # What they do is done, and told, also where the kubelet no longer waits for it.
+
+    def _hook(self, container: Contained, run: Run, module: str) -> Exit:
+        done = self.said[module, run.hook] = container.run(run.argv)
+        return done
+
+    def _kill(self, number: str, module: str) -> Exit:
+        killed = self._machine.run(f"kill -KILL {number}")
+        done = self.said[module, ""] = Exit(code=killed.code or KILLED)
         return done
 
     def _contained(self, run: Run) -> Contained:

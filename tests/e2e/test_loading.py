@@ -18,6 +18,7 @@ from signing.golden import golden
 from world import NAMESPACE, PREFIX
 
 from kmm.core.reasons import Reason
+from kmm.embedded.program import Exit
 
 pytestmark = pytest.mark.e2e
 
@@ -63,11 +64,12 @@ def copied(machine: Machine) -> list[str]:
     return machine.said("find", "/var/lib/firmware", "-type", "f").split()
 
 
-def gone(site: Site, name: str) -> None:
-    """Delete a Module, and wait until its loader has ended."""
+def gone(site: Site, loader: Loader, name: str) -> Exit:
+    """Delete a Module, and wait until its loader has ended; return how unloading did."""
     site.remove(name)
     labels = lambda: [each["metadata"]["labels"].get(f"{PREFIX}module.name") for each in site.pods()]  # noqa: E731
     eventually(lambda: name not in labels(), f"{name}'s loader is gone", WITHIN_S)
+    return eventually(lambda: loader.said.pop((name, "preStop")), f"{name} was unloaded, or could not be", WITHIN_S)
 
 
 def test_a_driver_is_built_signed_pulled_loaded_and_unloaded(site, machine, loader):
@@ -83,9 +85,10 @@ def test_a_driver_is_built_signed_pulled_loaded_and_unloaded(site, machine, load
     assert parameter(machine, "answer") == "42"
     assert parameter(machine, "firmware") == FIRMWARE
     assert sorted(copied(machine)) == ["/var/lib/firmware/acme/acme.bin", "/var/lib/firmware/another.bin"]
-    gone(site, "acme")
-    assert loader.said["acme", "preStop"].code == 0, loader.said
-    assert loader.said["acme", ""].code == KILLED, "until then it slept"
+    unloaded = gone(site, loader, "acme")
+    assert unloaded.code == 0, unloaded
+    ended = eventually(lambda: loader.said["acme", ""], "its container has ended", WITHIN_S)
+    assert ended.code == KILLED, "until then it slept"
     assert not loaded(machine, "acme")
     assert not loaded(machine, "acme_core")
     assert copied(machine) == ["/var/lib/firmware/another.bin"]
@@ -96,8 +99,7 @@ def test_a_driver_that_is_in_use_stays_loaded_and_that_is_said(site, machine, lo
     site.apply_unbuilt("acme", loads=LOADS)
     site.loaded("acme")
     user = machine.said("sh", "-c", "sleep 1000 </dev/acme >/dev/null 2>&1 & echo $!").strip()
-    gone(site, "acme")
-    said = loader.said["acme", "preStop"]
+    said = gone(site, loader, "acme")
     assert said.code == 1
     assert "Module acme is in use" in said.output
     assert reason_of(said.output) is Reason.MODULE_IN_USE
@@ -109,7 +111,7 @@ def test_a_driver_that_is_in_use_stays_loaded_and_that_is_said(site, machine, lo
     eventually(lambda: machine.run("rmmod acme").code == 0, "nobody uses it", WITHIN_S)
 
 
-def test_an_in_tree_module_that_is_in_use_is_told_and_removed_once_it_is_not(site, machine):
+def test_an_in_tree_module_that_is_in_use_is_told_and_removed_once_it_is_not(site, machine, loader):
     machine.said("modprobe", IN_TREE)
     user = machine.said("sh", "-c", f"sleep 1000 <{USED} >/dev/null 2>&1 & echo $!").strip()
     site.apply_unbuilt("later", containerImage=f"{site.host}/drivers/acme:{site.release}", loads=LOADS)
@@ -118,10 +120,10 @@ def test_an_in_tree_module_that_is_in_use_is_told_and_removed_once_it_is_not(sit
     machine.said("kill", user)
     site.loaded("later")
     assert not loaded(machine, IN_TREE)
-    gone(site, "later")
+    gone(site, loader, "later")
 
 
-def test_a_driver_that_is_not_signed_or_by_a_stranger_is_refused_and_the_operator_says_why(site, machine):
+def test_a_driver_that_is_not_signed_or_by_a_stranger_is_refused_and_the_operator_says_why(site, machine, loader):
     unsigned = f"{site.host}/drivers/acme:{site.release}-{NAMESPACE}_acme_kmm_unsigned"
     key, cert = (each.decode() for each in strangers_pair())
     site.apply_unbuilt("unsigned", containerImage=unsigned, loads=LOADS)
@@ -130,14 +132,14 @@ def test_a_driver_that_is_not_signed_or_by_a_stranger_is_refused_and_the_operato
         assert "Key was rejected by service" in site.fails(name, Reason.KEY_REJECTED)
         failed = lambda name=name: site.condition("Ready", name).get("reason") == Reason.KEY_REJECTED  # noqa: E731
         eventually(failed, "Ready says so", WITHIN_S)
-        gone(site, name)
+        gone(site, loader, name)
     assert not loaded(machine, "acme")
 
 
-def test_a_driver_that_does_not_find_its_firmware_is_told(site, machine):
+def test_a_driver_that_does_not_find_its_firmware_is_told(site, machine, loader):
     loads = {"modprobe": {"moduleName": "acme"}}
     site.apply_unbuilt("bare", containerImage=f"{site.host}/drivers/acme:{site.release}", loads=loads)
     # modprobe has these words for whatever was not found, also by the driver itself.
     assert "Unknown symbol in module, or unknown parameter" in site.fails("bare", Reason.UNKNOWN_SYMBOL)
     assert not loaded(machine, "acme")
-    gone(site, "bare")
+    gone(site, loader, "bare")
