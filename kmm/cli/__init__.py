@@ -213,7 +213,9 @@ def _conformance(
 @app.command("new-plugin")
 def _new_plugin(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What Modules will call it, such as acme.")],
-    kind: Annotated[str, typer.Option("--kind", help="builder, signer, registry, device-plugin or driver.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="builder, signer, registry, device-plugin, driver or base-images.")
+    ],
     directory: Annotated[
         Path | None, typer.Option("--directory", metavar="DIR", help="Where to write it; NAME-kmm here, else.")
     ] = None,

@@ -23,6 +23,7 @@ KINDS: Mapping[str, str] = {
     "registry": "client of a registry",
     "device-plugin": "renderer of device plugins",
     "driver": "driver",
+    "base-images": "list of base images",
 }
 """The kinds of plugins that there are templates of, and what one is."""
 
