@@ -245,10 +245,9 @@ class Reason(StrEnum):
             "images themselves are looked into."
         ),
         (
-            "It is asked again by itself; the message says what was answered. A refusal is about the operator's "
-            "rights (`kmm manifests rbac`), or the credentials for the registry of these images (pullSecretFile). "
-            "Images whose layers take long to read are given more time each time. To decide it at once: set the "
-            "argument that the message names in build.buildArgs."
+            "It is asked again by itself; images that take long to read get more time each time. A refusal is about "
+            "the operator's rights (`kmm manifests rbac`) or its credentials for these images (pullSecretFile). To "
+            "decide at once: set the argument that the message names in build.buildArgs."
         ),
     )
     FIELDS_IGNORED = (
