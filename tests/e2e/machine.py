@@ -1,7 +1,7 @@
 """A virtual machine with one of Debian's kernels, and a busybox that does what it is told.
 
 QEMU emulates it all: /dev/kvm may be there and not work. With certificates it has UEFI with Secure Boot and these in
-`db`: they end up in the kernel's platform keyring. The root is in its memory.
+`db`: they end up in the kernel's platform keyring, which Debian's Linux 5.10 lacks. The root is in its memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -29,6 +30,7 @@ from kmm.embedded.program import Exit
 INIT = Path(__file__).with_suffix(".sh")
 # It takes 10 s where nothing else runs. Only what never comes is waited for that long.
 BOOT_WITHIN_S, ANSWER_WITHIN_S, STOP_WITHIN_S = 600.0, 300.0, 60.0
+ENDED_WITHIN_S = 5.0  # after its end of the port was closed, if it was
 _CPU = "qemu64,cx16=off"  # QEMU 7.2 spoils the flags in its cmpxchg16b, which lets Linux 6.12 end in double faults
 PROGRAMS = ("chroot", "setpriv")
 """Of this machine, in the folder `bin`: what busybox has of these does less, and takes its own for what they run."""
@@ -122,6 +124,8 @@ class Machine:
 
     def _why(self) -> str:
         """Say what is known about a machine that does not answer."""
+        with suppress(subprocess.TimeoutExpired):
+            self._qemu.wait(ENDED_WITHIN_S)
         ended = self._qemu.poll()
         said = self._qemu.stderr.read().decode(errors="replace") if ended is not None and self._qemu.stderr else ""
         console = self.console.read_text(errors="replace") if self.console.exists() else ""
