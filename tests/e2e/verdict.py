@@ -153,15 +153,21 @@ class Court:
         """Try everything, one after the other; what is loaded is removed again."""
         for name in self._given:
             yield name, self.loads(name)
-            self._machine.run(f"rmmod {MODULE}")
+            self._remove()
         yield f"whose {NEEDED} is missing", self._verdict("-d", f"{_CASES}/needy", NEEDY)
         yield "not in its folder", self._verdict("-d", f"{_CASES}/needy", MODULE)
         yield "without SYS_MODULE", self._verdict(*self._load("signed by Debian"), but=["sys_module"])
-        assert self.loads("signed by Debian").reason is None
+        loaded = self.loads("signed by Debian")
+        assert loaded.reason is None, loaded
         self._machine.said("sh", "-c", f"sleep 1000 <{USED} >/dev/null 2>&1 & echo $! >/tmp/user")
         yield "in use", self._verdict("-r", "-d", self._folders["signed by Debian"], MODULE)
         self._machine.said("sh", "-c", "kill $(cat /tmp/user)")
-        self._machine.said("sh", "-c", f"until rmmod {MODULE} 2>/dev/null; do usleep 100000; done")
+        self._remove()
+
+    def _remove(self) -> None:
+        """Remove MODULE where it is loaded, and wait until its devices have gone, too."""
+        left = f"[ -e /sys/module/{MODULE} ] || [ -e /sys/class/bdi/7:0 ]"
+        self._machine.said("sh", "-c", f"while {left}; do rmmod {MODULE} 2>/dev/null || usleep 100000; done")
 
     def loads(self, case: str) -> Verdict:
         return self._verdict(*self._load(case))
