@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from e2e.debian import NEXT_SUITE, QEMU, SUITE, Missing, Toolkit, need_programs, python, toolkit
 from e2e.kernel import Kernel, kernel
-from e2e.verdict import own_signer
+from e2e.verdict import own_signer, token_signer
+from hsm.softhsm import Missing as NoToken
 from registry.docker_registry import Missing as NoRegistry
 from registry.docker_registry import program
 
@@ -22,7 +23,7 @@ def _needed() -> Iterator[None]:
     """Skip where something is missing; in CI that fails."""
     try:
         yield
-    except (Missing, NoRegistry) as missing:
+    except (Missing, NoRegistry, NoToken) as missing:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(missing))
@@ -59,6 +60,8 @@ def kernels(tools: Toolkit) -> dict[str, Kernel]:
 
 
 @pytest.fixture(scope="session")
-def trusted() -> dict[str, Signer]:
+def trusted(tmp_path_factory) -> dict[str, Signer]:
     """Return those whose certificates the machines with Secure Boot trust; whoever is here is tried."""
-    return {"an RSA-2048 key": own_signer("self"), "an RSA-4096 key": own_signer("issued")}
+    with _needed():
+        by_token = token_signer(tmp_path_factory.mktemp("softhsm"))
+    return {"an RSA-2048 key": own_signer("self"), "an RSA-4096 key": own_signer("issued"), "a token": by_token}

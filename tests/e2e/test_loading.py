@@ -13,7 +13,7 @@ from e2e.driver import FIRMWARE, GREETING, IN_TREE, LOADS, dockerfile
 from e2e.loader import KILLED, Loader, loading_site
 from e2e.machine import Machine
 from e2e.site import WITHIN_S, Site
-from e2e.verdict import USED, own_signer, reason_of, strangers_pair
+from e2e.verdict import USED, new_pair, own_signer, reason_of
 from signing.golden import golden
 from world import NAMESPACE, PREFIX
 
@@ -125,7 +125,7 @@ def test_an_in_tree_module_that_is_in_use_is_told_and_removed_once_it_is_not(sit
 
 def test_a_driver_that_is_not_signed_or_by_a_stranger_is_refused_and_the_operator_says_why(site, machine, loader):
     unsigned = f"{site.host}/drivers/acme:{site.release}-{NAMESPACE}_acme_kmm_unsigned"
-    key, cert = (each.decode() for each in strangers_pair())
+    key, cert = (each.decode() for each in new_pair("stranger"))
     site.apply_unbuilt("unsigned", containerImage=unsigned, loads=LOADS)
     site.apply_unbuilt("strange", sign={**sign(site, "strangers", key, cert), "unsignedImage": unsigned}, loads=LOADS)
     for name in ("unsigned", "strange"):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -16,6 +20,7 @@ from e2e.contained import Contained
 from e2e.kernel import Kernel, index
 from e2e.machine import Machine
 from e2e.program_layer import program_layer
+from hsm.softhsm import LABEL, PIN, Tokens, softhsm
 from signing.golden import KEYS, PASSPHRASE, golden
 from signing.made import certificate_pem
 
@@ -50,6 +55,12 @@ UNTRUSTED = {
 """What becomes of a module whose signature is not trusted."""
 _CASES = "/cases"
 _KMOD = ("depmod", "modprobe")
+_SIGN = """\
+import os, sys
+from kmm.signing.source import opener
+with opener("pkcs11")(sys.argv[1], lambda: os.environb[b"PIN"]) as held:
+    sys.stdout.buffer.write(held.sign_digest(sys.stdin.buffer.read(), sys.argv[2]))
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +77,27 @@ def own_signer(name: str, hash_name: str = "sha256") -> Signer:
     return Signer(certificate.load(golden(f"{name}.pem")), private, hash_name=hash_name)
 
 
-def strangers_pair() -> tuple[bytes, bytes]:
-    """Return a key that nobody trusts and its certificate, in PEM."""
+def token_signer(folder: Path) -> Signer:
+    """Return one that signs by a key in a token, by kmm-hsm, in processes of its own. Raises softhsm's Missing."""
+    tokens = Tokens(softhsm(), folder)
+    tokens.make()
+    private, certified = new_pair("token")
+    tokens.put(private, None, label="modules")
+    uri = f"pkcs11:token={quote(LABEL)};object=modules?module-path={tokens.library}"
+
+    def sign_digest(digest: bytes, hash_name: str) -> bytes:
+        command = [sys.executable, "-c", _SIGN, uri, hash_name]
+        environment = {**os.environ, **tokens.environment, "PIN": PIN}
+        return subprocess.run(command, input=digest, capture_output=True, check=True, env=environment).stdout
+
+    return Signer(certificate.load(certified), sign_digest)
+
+
+def new_pair(name: str) -> tuple[bytes, bytes]:
+    """Return a new key and its certificate, in PEM."""
     made = rsa.generate_private_key(65537, 2048)
     pem = made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return pem, certificate_pem(made, name="stranger")
+    return pem, certificate_pem(made, name=name)
 
 
 def signed(data: bytes, signer: Signer) -> bytes:
@@ -90,7 +117,7 @@ def cases(kernel: Kernel, other: Kernel, trusted: Mapping[str, Signer]) -> dict[
     theirs = kernel.module(MODULE)
     bare = unsigned(theirs)
     (first, *_) = trusted.values()
-    strangers_key, strangers_certificate = strangers_pair()
+    strangers_key, strangers_certificate = new_pair("stranger")
     stranger = Signer(certificate.load(strangers_certificate), key.load(strangers_key))
     ours = signed(theirs, first)
     changed, damaged, cut = (bytearray(ours) for _ in range(3))
