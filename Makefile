@@ -77,7 +77,7 @@ demo: $(READY) ## see the whole life of Modules, in a cluster of its own, with a
 	@$(UV) pip install --quiet --no-deps --no-build-isolation --target .cache/vendor ./$(EXAMPLE)
 	@$(BIN)/kmm demo --plugins .cache/vendor $(if $(SVG),--svg $(SVG))
 
-e2e: wheels ## the wheels as a stranger uses them; a real control plane (built with Go, 8 minutes once); real builds (root, Debian: installs buildah)
+e2e: wheels ## the wheels as a stranger uses them; a real control plane (built with Go, 8 minutes once); real builds, and kernels under Secure Boot (root, Debian: installs buildah, qemu)
 	@$(BIN)/pytest -m e2e --durations 5
 
 e2e-kaniko: $(READY) ## build with kaniko for real; root (its executor is built with Go, 8 minutes once)
