@@ -25,7 +25,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/openshift.md").read_text
 PARTS = [each for block in BLOCKS for each in yaml.safe_load_all(block)]
 MANIFESTS = [each for each in PARTS if "kind" in each]
 CONSTRAINTS = {each["metadata"]["name"]: each for each in MANIFESTS if each["kind"] == "SecurityContextConstraints"}
-OPTIONS = {"sign-file": {"image": "registry.example.com/kmm:1", "runAsUser": None}}
+OPTIONS = dict.fromkeys(("sign-file", "hsm"), {"image": "registry.example.com/kmm:1", "runAsUser": None})
 CATALOG = load_catalog(settings_of=Config(plugins=PluginsConfig(options=OPTIONS)).settings_of)
 PLAIN = {"ConfigMap": "configmaps", "Secret": "secrets", "ServiceAccount": "serviceaccounts"}
 ROLES = {"system:openshift:scc:privileged", "system:image-puller"}
@@ -164,6 +164,10 @@ def test_kanikos_pod_asks_for_nothing_that_is_restricted():
     assert refusals(pod, RESTRICTED_V2) == set()
 
 
+TOKEN = {"module": "/usr/lib/token.so", "token": "acme", "label": "modules", "pinSecret": "pin"}
+"""What the signer of tokens has to be told."""
+
+
 @pytest.mark.parametrize("name", sorted(CATALOG.signers))
 def test_signers_are_admitted_as_restricted(name):
     asked = SignRequest(
@@ -174,6 +178,7 @@ def test_signers_are_admitted_as_restricted(name):
         dir_name="/opt",
         key_secret="key",
         cert_secret="cert",
+        params=TOKEN if name == "hsm" else {},
     )
     for pod in pods(CATALOG.signer(name).render(asked)):
         assert refusals(pod, RESTRICTED_V2) == set()
