@@ -25,7 +25,7 @@ BLOCKS = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/openshift.md").read_text
 PARTS = [each for block in BLOCKS for each in yaml.safe_load_all(block)]
 MANIFESTS = [each for each in PARTS if "kind" in each]
 CONSTRAINTS = {each["metadata"]["name"]: each for each in MANIFESTS if each["kind"] == "SecurityContextConstraints"}
-OPTIONS = dict.fromkeys(("sign-file", "hsm"), {"image": "registry.example.com/kmm:1", "runAsUser": None})
+OPTIONS = {name: {"image": "registry.example.com/kmm:1", "runAsUser": None} for name in ("sign-file", "hsm")}
 CATALOG = load_catalog(settings_of=Config(plugins=PluginsConfig(options=OPTIONS)).settings_of)
 PLAIN = {"ConfigMap": "configmaps", "Secret": "secrets", "ServiceAccount": "serviceaccounts"}
 ROLES = {"system:openshift:scc:privileged", "system:image-puller"}
