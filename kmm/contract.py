@@ -315,6 +315,9 @@ class Place:
     Secret for registries: the Module's are not there. `secrets`: names of Secrets there; what they hold is an input
     of the task. `certificate`: which of them holds the certificate, under the key `cert`. `alone`: which of them only
     one task reads at a time, and none after a failure that is final, until it has changed.
+
+    What Secrets of the operator's namespace hold is not looked for in what such a task says, since users could find it
+    out by what they have it say: the signer sees to it that it says nothing of them.
     """
 
     operators: bool = False

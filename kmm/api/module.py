@@ -15,7 +15,7 @@ import re2
 from marshmallow import ValidationError
 
 from kmm.api import template
-from kmm.api.metadata import LABEL_LONGEST, NAME_LONGEST, ObjectMeta
+from kmm.api.metadata import LABEL_LONGEST, NAME_LONGEST, NAME_PATTERN, ObjectMeta
 from kmm.api.schema import (
     Path,
     Rule,
@@ -43,6 +43,7 @@ _PATTERN_BYTES = 1 << 16
 _PATTERNS_TOGETHER = 65_536
 _COSTS = {"\\p": 100, "\\P": 100, "{": 20}
 
+_NAME_HINT = "be a name of lower-case letters, digits, - and . that begins and ends with a letter or digit"
 _PATH_LONGEST = 4096  # the kernel's PATH_MAX
 TEMPLATE_LONGEST = 32_768
 _SEGMENT = r"[^/.\x00][^/\x00]*|\.[^/.\x00][^/\x00]*|\.\.[^/\x00]+"
@@ -122,7 +123,7 @@ def compile_pattern(pattern: str) -> Any:
 class LocalObjectReference:
     """Names an object of the same namespace."""
 
-    name: str | None = text("Name of the object", longest=NAME_LONGEST)
+    name: str | None = text("Name of the object", longest=NAME_LONGEST, pattern=NAME_PATTERN, hint=_NAME_HINT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -393,7 +394,9 @@ class ModuleLoader:
     container: ModuleLoaderContainer | None = part(
         ModuleLoaderContainer, "The container that loads the kernel module"
     )
-    service_account_name: str | None = text("Service account of the pods", longest=NAME_LONGEST)
+    service_account_name: str | None = text(
+        "Service account of the pods", longest=NAME_LONGEST, pattern=NAME_PATTERN, hint=_NAME_HINT
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -415,7 +418,9 @@ class DevicePlugin:
 
     container: DevicePluginContainer | None = part(DevicePluginContainer, "The device plugin's container")
     init_container: Manifest | None = part("InitContainer", "A container that runs to its end before it")
-    service_account_name: str | None = text("Service account of the pods", longest=NAME_LONGEST)
+    service_account_name: str | None = text(
+        "Service account of the pods", longest=NAME_LONGEST, pattern=NAME_PATTERN, hint=_NAME_HINT
+    )
     volumes: tuple[Manifest, ...] = parts("Volume", "Volumes for volumeMounts")
     renderer: str | None = text(
         "Name of an installed device-plugin renderer; the operator's own where it is absent", longest=LABEL_LONGEST

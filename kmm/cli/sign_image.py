@@ -60,7 +60,8 @@ def sign_image(
     """Sign the modules `files` (absolute paths and patterns) of an image, and push it as `signed`, if that is given.
 
     `warnings_file`: where to write, before anything is pushed, what kernels may not take, and what of an image is
-    left unsigned. It is empty where it could not be done after all: a container's log says why.
+    left unsigned; and in place of that, why it could not be done, so that nobody looks for it in a log, in which
+    a token's library may write anything.
     `limit`: bytes of all modules together, unpacked.
     Return 1 where that could not be done, REFUSED_CODE where a PIN is not to be tried again, else 0. Raises
     ConfigError for wrong use, and where key and certificate cannot be used.
@@ -97,9 +98,11 @@ def sign_image(
             )
     except (ImageError, SigningError, ContractError, OSError) as error:
         print(printable(f"kmm: {error}"), file=sys.stderr)
-        if warnings_file and warnings_file.exists():
-            _write(warnings_file, "")
+        _write(warnings_file, f"kmm: {error}")
         return REFUSED_CODE if isinstance(error, RefusedError) else 1
+    except ConfigError as error:
+        _write(warnings_file, f"kmm: {error}")
+        raise
     for line in _said(outcome, target, signer):
         print(printable(line))
     return 0

@@ -12,7 +12,8 @@ _MODULE_REFUSED = r"could not insert|can't load module"
 _MODULE_KEPT = r"could not remove|can't unload"
 _OTHER_KERNEL = "invalid module format|version magic|disagrees about version|wrong symbol version"
 _NO_COMMAND = (
-    r"executable file not found|runtime exec failed.*no such file|command not found|sh: [\w ./:-]+: not found"
+    r"executable file .{0,300}?not found|runtime exec failed.{0,600}?no such file|command not found|"
+    r"sh: [\w ./:-]{1,200}: not found"
 )
 # The first that is found decides. The words differ between kernels, their modes, kmod and BusyBox.
 _WORDS = tuple(
@@ -27,17 +28,17 @@ _WORDS = tuple(
             ),
         ),
         (
-            rf"(?:{_MODULE_REFUSED}).*: Bad message",
+            rf"(?:{_MODULE_REFUSED}).{{0,600}}?: Bad message",
             Reason.KEY_REJECTED,
             "the module's signature is damaged: sign it after it was stripped, and change nothing of it afterwards",
         ),
         (
-            rf"(?:{_MODULE_REFUSED}).*: Package not installed",
+            rf"(?:{_MODULE_REFUSED}).{{0,600}}?: Package not installed",
             Reason.KEY_REJECTED,
             "the kernel does not know how the signature was made: sign with RSA and sha256",
         ),
         (
-            r"Direct firmware load for|failed to load firmware|\bcp: ",
+            r"Direct firmware load for|failed to load firmware|\bcp: (?!not found)",
             Reason.FIRMWARE_MISSING,
             (
                 "firmware could not be had: check modprobe.firmwarePath, and that the node's kernel has the argument "
@@ -45,17 +46,17 @@ _WORDS = tuple(
             ),
         ),
         (
-            rf"Module \S+ is in use|in use by|(?:{_MODULE_KEPT}).*(?:busy|Resource temporarily unavailable)",
+            rf"Module \S+ is in use|in use by|(?:{_MODULE_KEPT}).{{0,600}}?(?:busy|Resource temporarily unavailable)",
             Reason.MODULE_IN_USE,
             "the module is in use: stop what uses it, then it is unloaded",
         ),
         (
-            r"Device or resource busy|Resource busy|: File exists|exports duplicate symbol",
+            rf"(?:Device or r|R)esource busy|(?:{_MODULE_REFUSED}).{{0,600}}?: File exists|exports duplicate symbol",
             Reason.DRIVER_CONFLICT,
             "another driver has what this one wants: list that one in inTreeModulesToRemove, or keep it from loading",
         ),
         (
-            rf"(?:{_MODULE_REFUSED}).*Exec format error|{_OTHER_KERNEL}",
+            rf"(?:{_MODULE_REFUSED}).{{0,600}}?Exec format error|{_OTHER_KERNEL}",
             Reason.WRONG_FORMAT,
             "the module was built for another kernel or architecture: check the image of this kernel's mapping",
         ),
@@ -73,7 +74,7 @@ _WORDS = tuple(
             ),
         ),
         (
-            rf"(?:{_MODULE_REFUSED}).*No such device",
+            rf"(?:{_MODULE_REFUSED}).{{0,600}}?No such device",
             Reason.NO_DEVICE,
             "the driver finds no device that it drives: select only nodes that have one",
         ),

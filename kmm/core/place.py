@@ -10,6 +10,7 @@ from kmm.core.mapping import merge_signs
 from kmm.core.rendered import RendererError
 from kmm.core.view import Operator, Subject
 from kmm.errors import PluginError
+from kmm.job import is_name
 
 
 def place_of(signer: Signer, module: ModuleRef, params: Mapping[str, Any]) -> Place:
@@ -21,11 +22,7 @@ def place_of(signer: Signer, module: ModuleRef, params: Mapping[str, Any]) -> Pl
     except Exception as error:  # a plugin may raise anything, and must stop nobody else
         raise RendererError(f'"{signer.name}" could not render: {type(error).__name__}: {error}'[:500]) from None
     named = {*made.secrets, made.certificate, made.alone} - {""} if isinstance(made, Place) else {None}
-    if (
-        not isinstance(made, Place)
-        or not all(isinstance(each, str) for each in named)
-        or not named <= {*made.secrets}
-    ):
+    if not isinstance(made, Place) or not all(is_name(each) for each in named) or not named <= {*made.secrets}:
         raise RendererError(f'"{signer.name}" says no place where it works')
     return made
 

@@ -378,9 +378,11 @@ class Controller:
         return False
 
     def _mask(self, namespace: str, referred: Referred, text: str) -> str:
-        """Return what a task said without what its Secrets hold, wherever they are."""
-        for where, name in referred.elsewhere:
-            text = self._masks.mask(where, (name,), (), text)
+        """Return what a task said without what the Module's Secrets hold.
+
+        Those of the operator's namespace are not looked for: what becomes of a user's text must not tell what they
+        hold. Who reads them there says nothing of them.
+        """
         return self._masks.mask(namespace, referred.hidden, referred.pull_secrets, text)
 
     def _collect(self, module: ModuleRef) -> None:

@@ -56,7 +56,12 @@ class PodFacts:
 
 
 def path_of(kind: Kind, namespace: str = "", name: str = "") -> str:
-    """Return the path of a kind, in a namespace or in all, or of one object."""
+    """Return the path of a kind, in a namespace or in all, or of one object.
+
+    Raises ValueError for a name that is the path of something else: those that users write are judged before.
+    """
+    if any("/" in each or each in (".", "..") for each in (namespace, name)):
+        raise ValueError("it is no name of an object")
     root = f"/apis/{kind.api_version}" if "/" in kind.api_version else f"/api/{kind.api_version}"
     return root + (f"/namespaces/{namespace}" if namespace else "") + f"/{kind.plural}" + (f"/{name}" if name else "")
 

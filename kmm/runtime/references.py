@@ -21,6 +21,7 @@ from kmm.core.choice import signer_of
 from kmm.core.loader_daemonset import service_account
 from kmm.core.place import places, secret_key
 from kmm.core.view import Operator, SecretFacts, Subject
+from kmm.job import is_name
 from kmm.runtime.kinds import CONFIG_MAP, SECRET, SERVICE_ACCOUNT, path_of, trim_version
 from kmm.runtime.store import Item, Store
 from kmm.runtime.transport import NotFound, Transport, Unreachable
@@ -39,8 +40,8 @@ class Referred:
 
     `dockerfiles`: with their key, by ConfigMap. `hidden`: the names of all Secrets that the Module itself names, also
     of those that are gone: tasks may quote them. `pull_secrets`: the names of those that registries are asked with,
-    in the order to try them; `access` stands for their contents. `elsewhere`: Secrets in other namespaces that tasks
-    may quote, each by its namespace and name. `alone`: whether one of them is read by one task at a time.
+    in the order to try them; `access` stands for their contents. `alone`: whether one of them is read by one task
+    at a time.
     """
 
     dockerfiles: Mapping[str, tuple[str, str]] = field(default_factory=dict)
@@ -48,7 +49,6 @@ class Referred:
     hidden: tuple[str, ...] = ()
     pull_secrets: tuple[str, ...] = ()
     access: str = ""
-    elsewhere: tuple[tuple[str, str], ...] = ()
     alone: bool = False
 
 
@@ -99,15 +99,15 @@ class References:
         found: dict[Kind, dict[str, Any]] = {CONFIG_MAP: {}, SECRET: {}, SERVICE_ACCOUNT: {}}
         for kind, name in referred(subject, self._operator):
             found[kind][name] = self._content(kind, subject.ref.namespace, name)
-        placed: dict[str, tuple[str, str]] = {}
+        elsewhere: set[str] = set()
         alone = False
         for namespace, place in self._places(subject):
             alone = alone or bool(place.alone)
             for name in place.secrets:
                 key = secret_key(namespace, name, subject.ref)
                 found[SECRET][key] = self._content(SECRET, namespace, name)
-                placed[key] = (namespace, name)
-        elsewhere = {key: each for key, each in placed.items() if each[0] != subject.ref.namespace}
+                if namespace != subject.ref.namespace:
+                    elsewhere.add(key)
         hidden = tuple(name for name in found[SECRET] if name not in elsewhere)
         pull = dict.fromkeys(_image_repo_secret(subject) if found[SERVICE_ACCOUNT] else ())
         for names_ in found[SERVICE_ACCOUNT].values():
@@ -119,7 +119,6 @@ class References:
             dockerfiles={name: each for name, each in found[CONFIG_MAP].items() if each},
             secrets={name: each for name, each in secrets.items() if each},
             hidden=hidden,
-            elsewhere=tuple(elsewhere.values()),
             alone=alone,
             pull_secrets=tuple(pull),
             access=names.digest(
@@ -269,6 +268,6 @@ _READ: dict[Kind, Callable[[Mapping[str, Any]], Any]] = {
     CONFIG_MAP: lambda body: _dockerfile(body.get("data") or {}),
     SECRET: lambda body: facts(body.get("data") or {}, str(body.get("type") or ""), body["metadata"].get("uid", "")),
     SERVICE_ACCOUNT: lambda body: tuple(
-        each["name"] for each in body.get("imagePullSecrets") or () if each.get("name")
+        each["name"] for each in body.get("imagePullSecrets") or () if is_name(each.get("name"))
     ),
 }

@@ -209,3 +209,40 @@ def test_a_long_loading_order_is_judged_in_linear_time():
 def test_a_thousand_mappings_are_judged():
     mappings = [{"literal": f"6.1.{number}", "containerImage": f"a:{number}"} for number in range(MAPPINGS_MOST)]
     assert errors(changed("kernelMappings", mappings)) == []
+
+
+@pytest.mark.parametrize("name", ["../../kmm/secrets/pin", "a/b", "..", ".", "A", "a b", "-a", "a\n", "a%2fb"])
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("imageRepoSecret", "name"),
+        ("moduleLoader", "serviceAccountName"),
+        ("moduleLoader", "container", "sign", "certSecret", "name"),
+        ("moduleLoader", "container", "build", "dockerfileConfigMap", "name"),
+    ],
+    ids=lambda where: where[-2],
+)
+def test_names_of_objects_are_no_paths_to_others(where, name):
+    spec = {
+        "selector": {"a": "b"},
+        "imageRepoSecret": {"name": "push"},
+        "moduleLoader": {
+            "serviceAccountName": "loader",
+            "container": {
+                "modprobe": {"moduleName": "m"},
+                "sign": {"certSecret": {"name": "cert"}, "keySecret": {"name": "key"}},
+                "build": {"dockerfileConfigMap": {"name": "files"}},
+                "kernelMappings": [{"regexp": ".", "containerImage": "a/b:1"}],
+            },
+        },
+    }
+    manifest = {"apiVersion": "kmm.sigs.x-k8s.io/v1beta1", "kind": "Module", "metadata": {"name": "m"}, "spec": spec}
+    assert load(Module, manifest)[0] is not None
+    *above, last = where
+    parent = spec
+    for key in above:
+        parent = parent[key]
+    parent[last] = name
+    value, findings = load(Module, manifest)
+    assert value is None
+    assert [each.path for each in findings if each.severity == "error"] == [".".join(("spec", *where))]

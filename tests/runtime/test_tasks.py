@@ -370,7 +370,10 @@ def test_a_pull_secret_that_nobody_made_hides_not_why_a_build_failed(made, maker
     maker.observe = observe_job
     world = made(program=program)
     account = f"{core(NAMESPACE, 'serviceaccounts')}/kmm-operator-module-loader"
-    assert world.api.patch(account, {"imagePullSecrets": [{"name": "gone"}]}).code == 200
+    assert (
+        world.api.patch(account, {"imagePullSecrets": [{"name": "gone"}, {"name": "../../kmm/secrets/x"}]}).code
+        == 200
+    )
     post(world, **build())
     eventually(lambda: state(world) == ("BuildFailed", 1))
     assert "no rule to make target" in world.kernel("6.0.0")["message"]
