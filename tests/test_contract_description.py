@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contract_description import compare, describe, faults, written
+from contract_description import compare, describe, faults, is_released, to_be_written, written
 
 ROOT = Path(__file__).parents[1]
 BEFORE = {
@@ -31,13 +31,18 @@ BEFORE = {
     "s.Contract": {"is": "fixtures", "shape": "", "parts": {"params": {"type": "Mapping"}}},
     "s.Contract rules": {"is": "rules", "shape": "", "parts": {"test_it": {"type": "rule"}}},
 }
-CHANGELOG = "- The plugin contract 1.4: more.\n"
+CHANGELOG = "# Changelog\n\n## Unreleased\n\n## 0.3.0 - 2027-01-01\n\n- The plugin contract 1.4: more.\n"
 
 
 def changed(change: Callable[[dict[str, Any]], object], version: str = "1.4") -> dict[str, Any]:
     after = copy.deepcopy(BEFORE)
     change(after)
     return {**after, "version": version}
+
+
+def being_made(version: str) -> str:
+    """Return the CHANGELOG once it has a word of a version that no release has."""
+    return CHANGELOG.replace("## Unreleased\n", f"## Unreleased\n\n- The plugin contract {version}: a field.\n")
 
 
 def parts(name: str, /, **more: dict[str, str]) -> Callable[[dict[str, Any]], None]:
@@ -100,40 +105,76 @@ def test_a_new_parameter_before_an_old_one_breaks_who_gives_them_by_position():
 def test_what_is_added_needs_a_minor_version_and_a_word_in_the_changelog(change):
     (said,) = faults(BEFORE, changed(change), CHANGELOG)
     assert 'Set CONTRACT_VERSION to "1.5" in kmm/contract.py' in said
-    assert 'with the words "contract 1.5", then `make docs`' in said
+    assert 'with the words "contract 1.5".' in said
     assert faults(BEFORE, changed(change, "1.5"), CHANGELOG) == [
         'CHANGELOG.md has no "contract 1.5": write there what changed for plugins'
     ]
-    assert faults(BEFORE, changed(change, "1.5"), f"{CHANGELOG}- The plugin contract 1.5: a field.\n") == []
+    assert faults(BEFORE, changed(change, "1.5"), being_made("1.5")) == []
 
 
 @pytest.mark.parametrize("change", [change for change, _ in BREAKS])
 def test_what_plugins_may_break_of_needs_a_major_version(change):
     for version in ("1.4", "1.5"):
-        said, *_ = faults(BEFORE, changed(change, version), f"contract {version}")
+        said, *_ = faults(BEFORE, changed(change, version), being_made(version))
         assert "plugins made for contract 1.4 may not live with this:\n  " in said
         assert 'it is contract 2.0: CONTRACT_VERSION and ENTRY_POINT_GROUP "kmm.v2" in kmm/contract.py' in said
-    assert faults(BEFORE, changed(change, "2.0"), "contract 2.0") == []
+    assert faults(BEFORE, changed(change, "2.0"), being_made("2.0")) == []
+
+
+@pytest.mark.parametrize("change", [change for change, _ in ADDITIONS + BREAKS])
+def test_the_first_version_may_become_anything_until_it_is_released(change):
+    unreleased = "## Unreleased\n\n- The plugin contract 1.4.\n\n## 0.1.0\n\n- No contract, and not contract 1.40.\n"
+    assert faults(BEFORE, changed(change), unreleased) == []
+    assert to_be_written(BEFORE, changed(change), unreleased) == changed(change)
+
+
+def test_several_additions_between_two_releases_need_one_version():
+    one = changed(parts("c.State", LATE={"type": "'Late'"}), "1.5")
+    two = copy.deepcopy(one)
+    parts("c.Tls", name={"type": "str", "default": "''"})(two)
+    for after in (one, two):
+        assert faults(BEFORE, after, being_made("1.5")) == []
+        # What was released stays what the next one is judged by.
+        assert to_be_written(BEFORE, after, being_made("1.5")) == BEFORE
+    released = being_made("1.5").replace("## Unreleased", "## Unreleased\n\n## 0.4.0")
+    assert faults(BEFORE, two, released) == []
+    assert to_be_written(BEFORE, two, released) == two
+    (said,) = faults(one, two, released)
+    assert said.startswith("contract 1.5 has changed:\n  c.Tls: name is new")
+
+
+def test_what_a_release_had_cannot_go_while_the_next_minor_is_being_made():
+    after = changed(lambda all_: all_.pop("c.State"), "1.5")
+    (said,) = faults(BEFORE, after, being_made("1.5"))
+    assert "plugins made for contract 1.4 may not live with this:\n  c.State is gone" in said
+
+
+def test_a_version_is_released_where_a_release_names_it():
+    assert is_released("1.4", CHANGELOG)
+    assert not is_released("1.5", being_made("1.5"))
+    assert not is_released("1.4", "contract 1.4, before all headings\n\n## Unreleased\n")
+    assert not is_released("1.4", "")
 
 
 def test_a_version_never_goes_back_and_is_not_another_by_its_first_digits():
     same = changed(lambda _: None, "1.3")
-    assert faults(BEFORE, same, "contract 1.3") == ["CONTRACT_VERSION went back from 1.4 to 1.3"]
-    assert faults(BEFORE, changed(lambda _: None, "1.1"), "contract 1.10")[1].startswith("CHANGELOG.md has no")
-    assert faults(BEFORE, changed(lambda _: None, "1.10"), "contract 1.10") == []
+    assert faults(BEFORE, same, being_made("1.3")) == ["CONTRACT_VERSION went back from 1.4 to 1.3"]
+    assert faults(BEFORE, changed(lambda _: None, "1.1"), being_made("1.10"))[1].startswith("CHANGELOG.md has no")
+    assert faults(BEFORE, changed(lambda _: None, "1.10"), being_made("1.10")) == []
 
 
 def test_the_entry_point_group_is_that_of_the_major():
     group = {"kmm.contract.ENTRY_POINT_GROUP": {"is": "constant", "shape": "'kmm.v1'"}}
-    said = faults({**BEFORE, **group}, {**BEFORE, **group, "version": "2.0"}, "contract 2.0")
+    said = faults({**BEFORE, **group}, {**BEFORE, **group, "version": "2.0"}, being_made("2.0"))
     assert said == ["the entry-point group 'kmm.v1' is not that of contract 2.0"]
 
 
-def test_the_contract_is_the_one_that_was_told():
-    told = json.loads((ROOT / "docs/contract.json").read_text())
-    lacking = faults(told, describe(), (ROOT / "CHANGELOG.md").read_text())
+def test_the_contract_is_the_one_that_was_told_or_has_a_version_of_its_own():
+    text, changelog = ((ROOT / name).read_text() for name in ("docs/contract.json", "CHANGELOG.md"))
+    told, now = json.loads(text), describe()
+    lacking = faults(told, now, changelog)
     assert not lacking, "\n".join(lacking)
-    assert written(describe()) == (ROOT / "docs/contract.json").read_text(), "`make docs` writes it"
+    assert written(to_be_written(told, now, changelog)) == text, "`make docs` writes it"
 
 
 def test_what_plugins_use_is_in_the_description():

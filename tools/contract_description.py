@@ -1,4 +1,7 @@
-"""The plugin contract as data, and what a change of it asks for: docs/contract.json is the one that was last told.
+"""The plugin contract as data, and what a change of it asks for: docs/contract.json is the one last released.
+
+A version that CHANGELOG.md names below the heading of a release is released. Until there is one, the first is being
+made, and docs/contract.json is what it is so far.
 
 What is described: what stands in `kmm.contract`, `kmm.hookspecs`, `kmm.job` and `kmm.errors` under a public name, and
 the fixtures and rules of `kmm.conformance`. docs/plugin-contract.md says what may become of it.
@@ -202,13 +205,18 @@ def _positions(parts: Mapping[str, Entry]) -> list[str]:
 
 
 def faults(before: Mapping[str, Any], after: Mapping[str, Any], changelog: str) -> Sequence[str]:
-    """Return what is lacking for the second description to take the place of the first: what, and what to do."""
+    """Return what the contract lacks to be what it is: what, and what to do.
+
+    `before`: as docs/contract.json has it; `after`: as the code has it.
+    """
     told, version = before[VERSION], after[VERSION]
     major, minor = _numbers(told)
-    changes = compare(before, after)
+    # While the first is being made, nobody relies on what it was yesterday.
+    binding = is_released(told, changelog)
+    changes = compare(before, after) if binding else ()
     breaking = [each.what for each in changes if each.breaks]
     found = []
-    if _numbers(version) < (major, minor):
+    if binding and _numbers(version) < (major, minor):
         found.append(f"CONTRACT_VERSION went back from {told} to {version}")
     if breaking and _numbers(version)[0] <= major:
         found.append(
@@ -221,14 +229,32 @@ def faults(before: Mapping[str, Any], after: Mapping[str, Any], changelog: str) 
         found.append(
             f"contract {told} has changed:{_listed([each.what for each in changes])}\n"
             f'Set CONTRACT_VERSION to "{major}.{minor + 1}" in kmm/contract.py, write into CHANGELOG.md what plugins '
-            f'may do now, with the words "contract {major}.{minor + 1}", then `make docs`.'
+            f'may do now, with the words "contract {major}.{minor + 1}".'
         )
-    if not re.search(rf"contract {re.escape(version)}(?!\d)", changelog):
+    if not _names(version, changelog):
         found.append(f'CHANGELOG.md has no "contract {version}": write there what changed for plugins')
     group = after.get(f"{contract.__name__}.ENTRY_POINT_GROUP", {}).get("shape")
     if group and group != repr(f"kmm.v{_numbers(version)[0]}"):
         found.append(f"the entry-point group {group} is not that of contract {version}")
     return found
+
+
+def to_be_written(before: Mapping[str, Any], after: Mapping[str, Any], changelog: str) -> Mapping[str, Any]:
+    """Return which of two descriptions docs/contract.json has to be: the first as long as the second, which is being
+    made, has to be judged by it.
+    """
+    kept = is_released(before[VERSION], changelog) and not is_released(after[VERSION], changelog)
+    return before if kept else after
+
+
+def is_released(version: str, changelog: str) -> bool:
+    """Whether the CHANGELOG names a version of the contract below the heading of a release."""
+    _, *sections = re.split(r"^## +", changelog, flags=re.MULTILINE)
+    return any(_names(version, each) for each in sections if not each.lower().startswith("unreleased"))
+
+
+def _names(version: str, changelog: str) -> bool:
+    return bool(re.search(rf"contract {re.escape(version)}(?!\d)", changelog))
 
 
 def _numbers(version: str) -> tuple[int, int]:

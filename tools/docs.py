@@ -11,7 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from contract_description import describe, faults, fixtures, written
+from contract_description import describe, faults, fixtures, to_be_written, written
 
 from kmm import conformance as suite
 from kmm import contract, hookspecs
@@ -255,7 +255,9 @@ def _fixtures(contract_class: type) -> Iterator[str]:
 
 def description() -> str:
     """Return docs/contract.json."""
-    return written(describe())
+    now = describe()
+    told = _read(ROOT / "docs/contract.json")
+    return written(to_be_written(json.loads(told), now, _read(ROOT / "CHANGELOG.md")) if told else now)
 
 
 DOCUMENTS = {
@@ -286,7 +288,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _unversioned() -> Iterator[str]:
-    """Yield what the plugin contract lacks to take the place of the one that docs/contract.json tells."""
+    """Yield what the plugin contract lacks to be what it is, after the one that docs/contract.json tells."""
     if told := _read(ROOT / "docs/contract.json"):
         yield from faults(json.loads(told), describe(), _read(ROOT / "CHANGELOG.md"))
 
