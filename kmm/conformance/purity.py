@@ -8,12 +8,15 @@ metrics, which note when they were made. What a C extension does by itself is no
 
 from __future__ import annotations
 
+import _thread
 import datetime as dt
 import importlib
 import importlib.util
 import inspect
 import json
 import os
+import platform
+import posix
 import random
 import sys
 import threading
@@ -34,6 +37,13 @@ _HARMLESS = frozenset(
 )  # fmt: skip
 _READING = frozenset(("open", "os.listdir", "os.scandir"))
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
+# What differs from a process and a machine to the next, and no event tells of.
+_OF_PROCESS = (
+    "cpu_count", "get_terminal_size", "getcwd", "getcwdb", "getegid", "geteuid", "getgid", "getgroups", "getloadavg",
+    "getlogin", "getpgid", "getpgrp", "getpid", "getppid", "getsid", "getuid", "process_cpu_count",
+    "sched_getaffinity", "sysconf", "times", "uname",
+)  # fmt: skip
+_OF_FILES = ("access", "lstat", "readlink", "stat", "statvfs")
 _METRICS = f"{os.sep}prometheus_client{os.sep}"
 _NOTED_MOST = 20
 
@@ -79,7 +89,10 @@ class Watch:
         return ""
 
     def _is_own(self, path: object) -> bool:
-        return isinstance(path, str) and any(path == own or path.startswith(f"{own}{os.sep}") for own in self._own)
+        if not isinstance(path, str):
+            return False
+        whole = os.path.normpath(path)
+        return any(whole == own or whole.startswith(f"{own}{os.sep}") for own in self._own)
 
     def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event in _HARMLESS or self._looking:
@@ -98,10 +111,11 @@ class Watch:
         self._replace(time, "clock_gettime", lambda _clock: clock_s)
         self._replace(time, "clock_gettime_ns", lambda _clock: int(clock_s * 1e9))
         self._replace(time, "sleep", lambda _seconds: None)
+        strftime, localtime, asctime = time.strftime, time.localtime, time.asctime
         for name in ("localtime", "gmtime", "ctime"):
             given = getattr(time, name)
             self._replace(time, name, lambda of=None, given=given: given(clock_s if of is None else of), always=False)
-        strftime, localtime = time.strftime, time.localtime
+        self._replace(time, "asctime", lambda of=None: asctime(of or localtime(clock_s)), always=False)
         self._replace(
             time, "strftime", lambda form, of=None: strftime(form, of or localtime(clock_s)), always=False, needs=2
         )
@@ -154,10 +168,15 @@ class Watch:
     def _replace_system(self) -> None:
         os.environ = Environment(os.environ, self.note)  # type: ignore[assignment] # noqa: B003 -- it is replaced
         os.environb = Environment(os.environb, self.note)  # type: ignore[assignment]
-        for name in ("getcwd", "getcwdb", "getpid", "getppid", "getuid", "uname", "times", "cpu_count"):
-            self._replace(os, name, getattr(os, name))
-        for name in ("stat", "lstat", "access", "readlink"):
-            self._replace(os, name, getattr(os, name), own=True)
+        there = [name for name in (*_OF_PROCESS, *_OF_FILES) if hasattr(os, name)]
+        for name in there:
+            self._replace(os, name, getattr(os, name), own=name in _OF_FILES)
+        self._replace(platform, "uname", platform.uname)  # which others may have asked already
+        # What os has most of it from.
+        posix.environ = os.environb  # type: ignore[assignment]
+        for name in (*there, "urandom", "getrandom"):
+            if hasattr(posix, name):
+                setattr(posix, name, getattr(os, name))
 
         def refuse(*_: object, **__: object) -> None:
             watch.note("a thread is started")
@@ -165,8 +184,10 @@ class Watch:
 
         watch = self
         threading.Thread.start = refuse  # type: ignore[method-assign]
-        for name in ("_start_new_thread", "_start_joinable_thread"):  # which start them all
-            threading.__dict__[name] = refuse
+        for name in ("start_new_thread", "start_new", "start_joinable_thread"):  # which start them all
+            for module, called in ((threading, f"_{name}"), (_thread, name)):
+                if hasattr(module, called):
+                    setattr(module, called, refuse)
 
     def _replace(
         self,
