@@ -186,6 +186,8 @@ _SAME_RULES = (
     ("RegistryContract",),
     ("DriverContract",),
     ("BaseImagesContract",),
+    ("ValidationContract",),
+    ("ObservationContract",),
 )
 _DOORS = """\
     pip install 'kmm-operator[conformance]'

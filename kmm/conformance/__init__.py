@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kmm.conformance.base_images import BaseImagesContract
     from kmm.conformance.driver import DriverContract
+    from kmm.conformance.observation import ObservationContract
     from kmm.conformance.plugin import PluginContract
     from kmm.conformance.registry import RegistryContract
     from kmm.conformance.renderer import BuilderContract, DevicePluginContract, SignerContract
+    from kmm.conformance.validation import ValidationContract
 
 __all__ = [
     "BaseImagesContract",
     "BuilderContract",
     "DevicePluginContract",
     "DriverContract",
+    "ObservationContract",
     "PluginContract",
     "RegistryContract",
     "SignerContract",
+    "ValidationContract",
 ]
 
 # pytest imports this package in every run of everybody who has kmm installed: it must cost nothing.
@@ -33,9 +37,11 @@ _WHERE = {
     "BuilderContract": "renderer",
     "DevicePluginContract": "renderer",
     "DriverContract": "driver",
+    "ObservationContract": "observation",
     "PluginContract": "plugin",
     "RegistryContract": "registry",
     "SignerContract": "renderer",
+    "ValidationContract": "validation",
 }
 
 

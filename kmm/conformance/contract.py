@@ -16,13 +16,15 @@ _LONGEST = 1000
 
 
 class Contract:
-    """Rules: each test is one, and its docstring says it. `field`: where plugins have such offers; `noun`: one.
+    """Rules: each test is one, and its docstring says it. `field`: where plugins have such offers; `noun`: one;
+    `hook`: where they have the function, of rules for one that offers nothing.
 
     A subclass may override a rule only to say that its plugin breaks it: with `pytest.mark.xfail(reason=…)`.
     """
 
     field: ClassVar[str] = ""
     noun: ClassVar[str] = "plugin"
+    hook: ClassVar[str] = ""
 
     def __init_subclass__(cls) -> None:
         for name, rule in rules(cls).items():
@@ -80,7 +82,8 @@ def excuse(contract: type, name: str) -> str:
 
 def broken(*why: str) -> NoReturn:
     """Fail: the rule is broken, and this is why."""
-    pytest.fail("; ".join(each[:_LONGEST] for each in why[:_SHOWN]), pytrace=False)
+    # What an exception led to is in the text: pytest would tell it again.
+    raise pytest.fail.Exception("; ".join(each[:_LONGEST] for each in why[:_SHOWN]), pytrace=False) from None
 
 
 def hold(findings: Iterable[str]) -> None:

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from prometheus_client import REGISTRY
+
 # What the operator has imported before any plugin is: it costs the plugin nothing.
 _THERE = (
     "kmm.contract",
@@ -16,18 +18,17 @@ _THERE = (
     "kmm.oci.inspection",
     "kmm.oci.session",
     "importlib.metadata",
-    "prometheus_client",
 )
 
 
 def main() -> None:
-    """Answer with the CPU time of the import, and what runs and is open afterwards that did not before."""
+    """Answer with the CPU time of the import, and what runs, is open and is measured since."""
     channel = os.dup(1)
     os.dup2(2, 1)
     module, _, attribute = json.load(sys.stdin)["value"].partition(":")
     for name in _THERE:
         importlib.import_module(name)
-    before = _running()
+    before, measured = _running(), _metrics()
     started_s = time.process_time()
     target = importlib.import_module(module)
     cpu_s = time.process_time() - started_s
@@ -35,7 +36,7 @@ def main() -> None:
         target = getattr(target, name)
     after = _running()
     more = {what: sorted(after[what] - before[what]) for what in after}
-    os.write(channel, json.dumps({"cpuS": cpu_s, "started": more}).encode())
+    os.write(channel, json.dumps({"cpuS": cpu_s, "started": more, "metrics": sorted(_metrics() - measured)}).encode())
 
 
 def _running() -> dict[str, set[str]]:
@@ -44,6 +45,11 @@ def _running() -> dict[str, set[str]]:
     threads = {each.name for each in (own / "task").iterdir()}
     children = {pid for each in (own / "task").iterdir() for pid in (each / "children").read_text().split()}
     return {"threads": threads, "processes": children, "sockets and pipes": set(_open(own / "fd"))}
+
+
+def _metrics() -> set[str]:
+    """Return the names of what is measured where plugins' metrics are by default."""
+    return {each.name for each in REGISTRY.collect()}
 
 
 def _open(folder: Path) -> list[str]:

@@ -49,7 +49,7 @@ class PluginContract(Contract):
         """To import it starts nothing: no thread, no process, no connection."""
         if subject.refusal and subject.refusal.reason not in _OF_SETTINGS:
             unjudged("it is refused")
-        started = _imported(subject.value, 0)["started"]
+        started = imported(subject.value, 0)["started"]
         left = [f"{len(found)} {what}" for what, found in started.items() if found]
         if left:
             broken(f"after its import there are {' and '.join(left)} more")
@@ -60,14 +60,14 @@ class PluginContract(Contract):
             unjudged("it is refused")
         costs = []
         for number in range(_TRIES):
-            costs.append(_imported(subject.value, number)["cpuS"])
+            costs.append(imported(subject.value, number)["cpuS"])
             if costs[-1] < _IMPORT_S:
                 return
         broken(f"its import costs {min(costs) * 1000:.0f} ms of CPU")
 
 
 @cache
-def _imported(value: str, number: int) -> Mapping[str, Any]:
+def imported(value: str, number: int) -> Mapping[str, Any]:
     """Return what a process of its own says of the import: the `number`-th of them."""
     del number
     found: Mapping[str, Any] = answer("importing", {"value": value}, {})

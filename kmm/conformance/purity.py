@@ -1,4 +1,4 @@
-"""A renderer, or what knows base images, watched in a process of its own, where all else is replaced.
+"""What has to be pure, such as a renderer, watched in a process of its own, where all else is replaced.
 
 Before it is imported, clocks, randomness and the environment become others in each run, and who asks for them is
 noted; threads do not start; of what Python's auditing tells, only imports are let through, and reading the plugin's
@@ -261,14 +261,19 @@ def _offer(asked: Mapping[str, Any]) -> Any:
     """Import the plugin, and return the offer that is asked of it."""
     from kmm.contract import Settings  # noqa: PLC0415 -- once nothing can be asked unseen
 
-    module, _, attribute = asked["value"].partition(":")
-    target = importlib.import_module(module)
-    for name in filter(None, attribute.split(".")):
-        target = getattr(target, name)
-    hook = getattr(target, f"kmm_{asked['field']}")
+    hook = getattr(_target(asked["value"]), f"kmm_{asked['field']}")
     takes = "settings" in inspect.signature(hook).parameters
     offers = hook(settings=Settings(options=asked["options"])) if takes else hook()
     return next(each for each in offers if each.name == asked["offer"])
+
+
+def _target(value: str) -> Any:
+    """Import what an entry point names."""
+    module, _, attribute = value.partition(":")
+    target = importlib.import_module(module)
+    for name in filter(None, attribute.split(".")):
+        target = getattr(target, name)
+    return target
 
 
 def _all(asked: Mapping[str, Any]) -> Iterator[Any]:
@@ -309,8 +314,22 @@ def _of_base_images(asked: Mapping[str, Any]) -> Iterator[Any]:
         yield [f"{name} of {question!r:.80}", said]
 
 
+def _of_modules(asked: Mapping[str, Any]) -> Iterator[str]:
+    """Yield all that is found in Modules."""
+    validate = _target(asked["value"]).kmm_validate_module
+    takes = "module" in inspect.signature(validate).parameters
+    for each in asked["modules"]:
+        try:
+            yield repr(validate(module=each) if takes else validate())
+        except Exception as error:  # what it finds is judged elsewhere
+            yield type(error).__name__
+
+
 def _are_objects(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(each, dict) for each in value)
+
+
+_SAY = {"base_images": _of_base_images, "validate_module": _of_modules}
 
 
 def main() -> None:
@@ -320,7 +339,8 @@ def main() -> None:
     asked = json.load(sys.stdin)
     watch = Watch(asked["value"].partition(":")[0], asked["clockS"], asked["seed"])
     watch.begin()
-    said = list(_of_base_images(asked) if asked["field"] == "base_images" else _all(asked))
+    say: Callable[[Mapping[str, Any]], Iterator[Any]] = _SAY.get(asked["field"], _all)
+    said = list(say(asked))
     with os.fdopen(channel, "w", encoding="utf-8") as stream:
         json.dump({"said": said, "asked": list(watch.noted)}, stream)
 

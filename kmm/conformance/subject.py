@@ -38,6 +38,15 @@ class Subject:
         """Return the names of what it offers of a kind."""
         return [each.name for each in getattr(self.plugin, field, ())]
 
+    def hook(self, field: str) -> Any:
+        """Return a hook of it that offers nothing."""
+        found = getattr(self.plugin, field, None)
+        if self.refusal:
+            pytest.fail(f"{self.name} is refused: {self.refusal.reason}: {self.refusal.message}", pytrace=False)
+        if found is None:
+            pytest.fail(f"{self.name} has no hook for {field}", pytrace=False)
+        return found
+
     def offered(self, field: str, name: str) -> Any:
         """Return what it offers by that name."""
         found = [each for each in getattr(self.plugin, field, ()) if each.name == name]
@@ -73,9 +82,13 @@ def _load(name: str, options: str) -> Subject:
 
 def asked(config: pytest.Config, contract: type[Contract]) -> Sequence[tuple[str, ...]]:
     """Return what --kmm-plugin asks of a class of rules: plugins and the names of their offers. Raises UsageError."""
-    names = config.option.kmm_plugin
+    names = list(dict.fromkeys(config.option.kmm_plugin))
     if not names:
         raise pytest.UsageError("--kmm-plugin NAME says which plugin is asked: `kmm plugins` lists those installed")
+    if contract.hook:
+        return [
+            (name,) for name in names if getattr(load(name, options_of(config, name)).plugin, contract.hook, None)
+        ]
     if not contract.field:
         return [(_find(name).name,) for name in names]
     return [(name, offer) for name in names for offer in load(name, options_of(config, name)).offers(contract.field)]

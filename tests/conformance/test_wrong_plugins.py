@@ -10,9 +10,11 @@ from kmm.conformance import (
     BuilderContract,
     DevicePluginContract,
     DriverContract,
+    ObservationContract,
     PluginContract,
     RegistryContract,
     SignerContract,
+    ValidationContract,
 )
 from kmm.conformance.contract import rules
 
@@ -24,9 +26,16 @@ ALL = [
     RegistryContract,
     DriverContract,
     BaseImagesContract,
+    ValidationContract,
+    ObservationContract,
 ]
 RULES = {name.removeprefix("test_").replace("_", "-") for contract in ALL for name in rules(contract)}
-AS_A_WHOLE = {name.removeprefix("test_").replace("_", "-") for name in rules(PluginContract)}
+OF_HOOKS = (PluginContract, ValidationContract, ObservationContract)
+AS_A_WHOLE = {name.removeprefix("test_").replace("_", "-") for contract in OF_HOOKS for name in rules(contract)}
+RULES_OF = {
+    contract.noun: {name.removeprefix("test_").replace("_", "-") for name in rules(contract)} for contract in OF_HOOKS
+}
+NOUNS = {contract.noun for contract in OF_HOOKS}
 # Together, as a process costs more than what is asked in it.
 GROUPS = {"makers": ["makers"], "the rest": ["good", "registries", "drivers", "toolkits", *sorted(AS_A_WHOLE)]}
 
@@ -38,8 +47,8 @@ def test_each_breaks_the_rule_it_is_called_after_and_no_other(group, tmp_path):
     expected = {}
     for claimed in found.broken():
         plugin, _, of = claimed.partition(", ")
-        name = plugin if of == "plugin" else of.rpartition(" ")[2]
-        expected[claimed] = [name] if name in RULES else []
+        name = plugin if of in NOUNS else of.rpartition(" ")[2]
+        expected[claimed] = [name] if name in RULES_OF.get(of, RULES) else []
     assert found.broken() == expected, found.out
     assert set(group) <= {claimed.partition(",")[0] for claimed in expected}
 

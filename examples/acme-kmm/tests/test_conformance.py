@@ -6,7 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from kmm.conformance import DevicePluginContract, DriverContract, PluginContract
+from kmm.conformance import (
+    DevicePluginContract,
+    DriverContract,
+    ObservationContract,
+    PluginContract,
+    ValidationContract,
+)
 
 from acme_kmm.rules import CARD
 
@@ -47,3 +53,15 @@ class TestDevicePlugin(DevicePluginContract):
     @pytest.fixture
     def params(self) -> Mapping[str, Any]:
         return {"healthPort": 9000, "virtualFunctions": 4}
+
+
+class TestValidation(ValidationContract):
+    @pytest.fixture
+    def plugin(self) -> str:
+        return "acme"
+
+
+class TestObservation(ObservationContract):
+    @pytest.fixture
+    def plugin(self) -> str:
+        return "acme"
