@@ -22,10 +22,9 @@ from typing import Any
 from _pytest.fixtures import FixtureFunctionDefinition
 
 from kmm import conformance, contract, errors, hookspecs, job
-from kmm.conformance.contract import rules
+from kmm.conformance.contract import OVERRIDABLE, rules
 
 VERSION = "version"
-_OVERRIDDEN = ("plugin", "options", "offer", "params", "registry", "spec", "listing")
 _NOT_DESCRIBED = "CONTRACT_VERSION"
 
 Entry = Mapping[str, Any]
@@ -63,7 +62,7 @@ def fixtures(suite: type) -> Iterator[tuple[str, Callable[..., object]]]:
     for base in reversed(suite.__mro__):
         for name, member in vars(base).items():
             of_offers = name == "offer" and suite is conformance.PluginContract
-            if name in _OVERRIDDEN and not of_offers and isinstance(member, FixtureFunctionDefinition):
+            if name in OVERRIDABLE and not of_offers and isinstance(member, FixtureFunctionDefinition):
                 yield name, member._get_wrapped_function()  # noqa: SLF001 -- what says it
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping
+from inspect import getattr_static
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -13,6 +14,8 @@ from kmm.conformance.subject import Subject, load, options_of
 
 _SHOWN = 5  # of what is wrong
 _LONGEST = 1000
+OVERRIDABLE = ("plugin", "options", "offer", "params", "registry", "spec", "listing")
+"""The fixtures that a plugin's own tests may have otherwise."""
 
 
 class Contract:
@@ -32,6 +35,13 @@ class Contract:
                 raise TypeError(
                     f"{cls.__name__}.{name} overrides a rule of kmm.conformance: that needs "
                     "@pytest.mark.xfail(reason=...), which says why the plugin breaks it"
+                )
+        for name, given in _given(cls).items():
+            if getattr_static(cls, name) is not given:
+                known = ", ".join(each for each in OVERRIDABLE if hasattr(cls, each))
+                raise TypeError(
+                    f"{cls.__name__}.{name} is not among the fixtures of kmm.conformance that a plugin's tests may "
+                    f"have otherwise: {known}"
                 )
 
     @pytest.fixture
@@ -69,6 +79,17 @@ def rules(contract: type) -> Mapping[str, Any]:
         if issubclass(base, Contract) and base.__module__.startswith(f"{__package__}.")
         for name, member in vars(base).items()
         if name.startswith("test_")
+    }
+
+
+def _given(contract: type) -> Mapping[str, Any]:
+    """Return the fixtures of a class that its rules rest on, as this package has them."""
+    return {
+        name: member
+        for base in reversed(contract.__mro__)
+        if issubclass(base, Contract) and base.__module__.startswith(f"{__package__}.")
+        for name, member in vars(base).items()
+        if not name.startswith(("_", "test_")) and name not in (*OVERRIDABLE, "field", "noun", "hook")
     }
 
 

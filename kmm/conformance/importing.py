@@ -1,4 +1,4 @@
-"""A plugin, imported: in a process of its own, which tells what that cost and what it left running."""
+"""A plugin, imported: in a process of its own, which tells what that cost, what it started and left running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -20,6 +23,15 @@ _THERE = (
     "importlib.metadata",
 )
 
+# Python's events of what is started.
+_STARTS = {
+    **dict.fromkeys(
+        ("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system", "subprocess.Popen"),
+        "a process",
+    ),
+    "socket.connect": "a connection",
+}
+
 
 def main() -> None:
     """Answer with the CPU time of the import, and what runs, is open and is measured since."""
@@ -30,13 +42,39 @@ def main() -> None:
         importlib.import_module(name)
     before, measured = _running(), _metrics()
     started_s = time.process_time()
-    target = importlib.import_module(module)
+    with _noted() as began:
+        target = importlib.import_module(module)
     cpu_s = time.process_time() - started_s
     for name in filter(None, attribute.split(".")):
         target = getattr(target, name)
     after = _running()
     more = {what: sorted(after[what] - before[what]) for what in after}
-    os.write(channel, json.dumps({"cpuS": cpu_s, "started": more, "metrics": sorted(_metrics() - measured)}).encode())
+    answer = {"cpuS": cpu_s, "started": more, "began": list(began), "metrics": sorted(_metrics() - measured)}
+    os.write(channel, json.dumps(answer).encode())
+
+
+@contextmanager
+def _noted() -> Iterator[dict[str, None]]:
+    """Note what is started, for it may be over soon."""
+    began: dict[str, None] = {}
+    noting = True
+    start = threading.Thread.start
+
+    def note(event: str, _: object) -> None:
+        if noting and event in _STARTS:
+            began[_STARTS[event]] = None
+
+    def note_thread(self: threading.Thread) -> None:
+        began["a thread"] = None
+        start(self)
+
+    sys.addaudithook(note)
+    threading.Thread.start = note_thread  # type: ignore[method-assign]
+    try:
+        yield began
+    finally:
+        noting = False
+        threading.Thread.start = start  # type: ignore[method-assign]
 
 
 def _running() -> dict[str, set[str]]:

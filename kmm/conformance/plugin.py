@@ -46,13 +46,15 @@ class PluginContract(Contract):
             broken(f'the setting "{_UNKNOWN}" is refused with {refusal.reason}: {refusal.message}')
 
     def test_nothing_is_started_by_its_import(self, subject: Subject) -> None:
-        """To import it starts nothing: no thread, no process, no connection."""
+        """To import it starts nothing, not for a moment: no thread, no process, no connection."""
         if subject.refusal and subject.refusal.reason not in _OF_SETTINGS:
             unjudged("it is refused")
-        started = imported(subject.value, 0)["started"]
-        left = [f"{len(found)} {what}" for what, found in started.items() if found]
+        found = imported(subject.value, 0)
+        left = [f"{len(each)} {what}" for what, each in found["started"].items() if each]
         if left:
             broken(f"after its import there are {' and '.join(left)} more")
+        if found["began"]:
+            broken(f"its import starts {' and '.join(found['began'])}")
 
     def test_its_import_is_quick(self, subject: Subject) -> None:
         """To import it costs less than 200 ms of CPU, beside what the operator has imported already."""

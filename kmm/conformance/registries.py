@@ -162,7 +162,7 @@ def overheard() -> Iterator[list[str]]:
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            heard.append(record.getMessage())
+            heard.append(self.format(record))  # with what is told of an exception
 
     root, handler, printed = logging.getLogger(), Handler(), StringIO()
     level = root.level
@@ -183,5 +183,5 @@ def texts(asked: Asked) -> Iterator[str]:
     yield repr(asked.info)
     error, seen = asked.error, 0
     while error is not None and seen < 10:  # noqa: PLR2004 -- it may go round
-        yield f"{error!s} {error!r} {error.args!r}"
+        yield f"{error!s} {error!r} {error.args!r} {getattr(error, '__notes__', '')!r}"
         error, seen = error.__cause__ or (None if error.__suppress_context__ else error.__context__), seen + 1

@@ -13,6 +13,7 @@ from kmm.contract import Kind
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _CONTAINERS = ("initContainers", "containers", "ephemeralContainers")
+_ENVIRONMENTS = ("env", "buildArgs")  # the latter of OpenShift's Builds
 # Fields that refer to a Secret, in the kinds that are known.
 _OF_SECRETS = (
     "secret",
@@ -163,14 +164,24 @@ def exposed_secrets(rendering: Rendering, allowed: Allowed) -> Iterator[str]:
     """Yield Secrets that reach a container through its environment, and so perhaps its arguments."""
     del allowed
     for each in _maps(rendering.objects):
-        for path, pod in _pods(each):
-            for container in (part for key in _CONTAINERS for part in _maps(pod.get(key))):
-                where = f"{path}: the container {container.get('name')}"
-                for variable in _maps(container.get("env")):
+        yield from _exposed(each, "")
+
+
+def _exposed(value: Any, path: str) -> Iterator[str]:
+    """Yield them wherever they are: not every kind in which something runs has containers."""
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            here = f"{path}.{key}".strip(".")
+            if key in _ENVIRONMENTS:
+                for variable in _maps(below):
                     if "secretKeyRef" in _map(variable, "valueFrom"):
-                        yield f"{where} has the Secret's key in {variable.get('name')}: mount it"
-                if any("secretRef" in source for source in _maps(container.get("envFrom"))):
-                    yield f"{where} has a Secret as its environment: mount it"
+                        yield f"{here} has the Secret's key in {variable.get('name')}: mount it"
+            if key == "envFrom" and any("secretRef" in source for source in _maps(below)):
+                yield f"{here} has a Secret as its environment: mount it"
+            yield from _exposed(below, here)
+    elif isinstance(value, list | tuple):
+        for index, below in enumerate(value):
+            yield from _exposed(below, f"{path}[{index}]")
 
 
 Finder = Callable[[Rendering, Allowed], Iterator[str]]

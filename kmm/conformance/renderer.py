@@ -165,9 +165,10 @@ class RendererContract(Contract):
 
     def test_a_failure_says_why(self, renderer: Renderer[Any], renderings: Sequence[Rendering]) -> None:
         """A task that has failed is told so, and why: with what its container said last."""
-        for each in renderings:
-            if not any(_kind(made) in TASKS for made in each.objects):
-                continue
+        tasks = [each for each in renderings if any(_kind(made) in TASKS for made in each.objects)]
+        if not tasks:
+            unjudged(f"nothing that is rendered is a {' or a '.join(TASKS)}: how others fail is not known here")
+        for each in tasks:
             _, objects, pods = failed([made for made in each.objects if isinstance(made, Mapping)])
             try:
                 progress = renderer.observe(objects, pods)

@@ -194,6 +194,10 @@ class Registry:
 
         return str(self._thread.call(store))
 
+    def access_tokens(self) -> Sequence[str]:
+        """Return the tokens that were given out and are not over."""
+        return list(self._thread.call(self._access.tokens.texts))
+
     def expire_tokens(self) -> None:
         """Let all tokens that were given out be over."""
         self._thread.call(self._access.tokens.expire)

@@ -40,6 +40,10 @@ class Tokens:
         token = self._tokens.get(text)
         return token if token and token.until_s > time.monotonic() else None
 
+    def texts(self) -> list[str]:
+        """Return all access tokens that are still good."""
+        return [text for text in self._tokens if self.find(text)]
+
     def expire(self) -> None:
         """Let every access token be over; identities stay."""
         self._tokens.clear()
