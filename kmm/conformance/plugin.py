@@ -32,6 +32,8 @@ class PluginContract(Contract):
         refusal = load(subject.name, {}).refusal
         if refusal and refusal.reason in _OF_SETTINGS:
             broken(f"without settings: {refusal.message}")
+        if refusal:
+            unjudged("it is refused without that")
 
     def test_it_refuses_unknown_settings_by_name(self, subject: Subject) -> None:
         """A setting that it does not know is refused with a SettingsError that names it, as `Settings.only` does."""

@@ -33,7 +33,9 @@ DEADLINE_S = 20.0
 _MODES: Mapping[str, Mapping[str, Any]] = {
     "plain HTTP": {"auth": "none", "tls": False},
     "HTTP with Basic": {"auth": "basic", "tls": False},
+    "HTTP with Bearer tokens": {"auth": "bearer", "tls": False},
     "TLS": {"auth": "none", "tls": True},
+    "TLS with Basic": {"auth": "basic", "tls": True},
     "TLS with Bearer tokens": {"auth": "bearer", "tls": True},
 }
 

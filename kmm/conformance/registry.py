@@ -65,6 +65,9 @@ class RegistryContract(Contract):
             found = (dict(asked.info.files), dict(asked.info.annotations)) if asked.info else ()
             if found != ({_FILE: b"new"}, {"k": "v"}):
                 broken(f"{each.mode}: of the files and annotations of an image this is told: {found!r:.300}")
+            with _struck(each, name.partition(":")[0], kind=Trouble.REDIRECT, on=("blob",)):
+                asked = ask(registry, each.image(name), each.access(), files=[_FILE])
+                _expect(asked, f"present as {digest}", each, "an image whose layers are elsewhere")
             digests = {
                 architecture: each.registry.push_image(name, {"/a": b"a"}, architecture=architecture)
                 for architecture in ("arm64", "amd64")
@@ -100,6 +103,10 @@ class RegistryContract(Contract):
             with _struck(each, repository, kind=Trouble.REFUSE, code=403, on=("manifest",)):
                 asked = ask(registry, each.image(f"{repository}:1"), each.access())
                 _expect(asked, "refused", each, "an image of which it answers 403")
+            hidden = each.repository()
+            with _struck(each, hidden, kind=Trouble.HIDE, on=("manifest",)):
+                asked = ask(registry, each.image(f"{hidden}:1"), each.access())
+                _expect(asked, "refused", each, "an image of a repository that it hides behind a 401")
 
     def test_no_answer_is_unavailable(self, registry: Registry, kmm_registries: Registries) -> None:
         """Errors of the server, answers that are none, broken connections and certificates that do not fit are
@@ -112,6 +119,12 @@ class RegistryContract(Contract):
                 with _struck(each, repository, **fault):
                     asked = ask(registry, each.image(f"{repository}:1"), each.access(), _SHORT_S, annotations=True)
                     _expect(asked, "unavailable", each, f"an image, where {what}")
+            for what, fault in _faults_of_layers():
+                repository = each.repository()
+                each.registry.push_image(f"{repository}:1", files={_FILE: b"new"})
+                with _struck(each, repository, **fault):
+                    asked = ask(registry, each.image(f"{repository}:1"), each.access(), _SHORT_S, files=[_FILE])
+                    _expect(asked, "unavailable", each, f"an image whose files are wanted, where {what}")
             if each.registry.ca_pem:
                 trusting = Access(credentials=each.access().credentials, tls=Tls())
                 asked = ask(registry, each.image(f"{each.repository()}:1"), trusting)
@@ -188,10 +201,20 @@ def _faults(running: Running) -> Iterator[tuple[str, dict[str, Any]]]:
     yield "the connection ends without an answer", {"kind": Trouble.RESET, "on": on}
     yield "the connection ends within an answer", {"kind": Trouble.CUT, "on": on, "after_bytes": 20}
     yield "an answer is not what its digest says", {"kind": Trouble.CORRUPT, "on": on}
+    yield "an answer is too short", {"kind": Trouble.TRUNCATE, "on": on, "after_bytes": 20}
     yield "an answer does not end", {"kind": Trouble.FLOOD, "on": on}
     if "Bearer" in running.mode:
         running.registry.expire_tokens()
         yield "its token server answers 503", {"kind": Trouble.REFUSE, "code": 503, "on": ("token",)}
+
+
+def _faults_of_layers() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield what goes wrong once an image is known to be there."""
+    on = ("blob",)
+    for code in (404, 500):
+        yield f"it answers {code} of a layer", {"kind": Trouble.REFUSE, "code": code, "on": on}
+    yield "a layer is not what its digest says", {"kind": Trouble.CORRUPT, "on": on}
+    yield "a layer is too short", {"kind": Trouble.TRUNCATE, "on": on, "after_bytes": 20}
 
 
 def _slow(registries: Registries) -> Sequence[tuple[Running, str, dict[str, Any]]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import urllib3
+from conformance.wrong import good
 
 from kmm.conformance import BuilderContract, DriverContract, RegistryContract
 from kmm.conformance.child import answer
@@ -52,6 +53,21 @@ def test_notes_of_an_error_are_among_its_texts():
     error = Unavailable("no answer")
     error.add_note("the-secret")
     assert any("the-secret" in each for each in texts(Asked(error=error)))
+
+
+def test_a_layer_that_is_not_to_be_had_is_no_file_that_is_not_there():
+    class Shrugs(good.Registry):
+        def inspect(self, image, access, deadline_s, files=(), annotations=False):
+            try:
+                return super().inspect(image, access, deadline_s, files, annotations)
+            except Unavailable:
+                if not files:
+                    raise
+                return super().inspect(image, access, deadline_s, (), annotations)
+
+    said = "plain HTTP: an image whose files are wanted, where it answers 404 of a layer is present as sha256:"
+    with Registries() as registries, pytest.raises(pytest.fail.Exception, match=said):
+        RegistryContract().test_no_answer_is_unavailable(Shrugs(), registries)
 
 
 class Telling:

@@ -126,8 +126,11 @@ def test_the_example_for_vendors_passes_its_own_tests_and_through_both_doors_of_
     asked = stranger("kmm", "conformance", "acme", "--report", report)
     assert asked.returncode == 0, asked.stdout
     claims = json.loads(report.read_text())["claims"]
-    assert {each["of"] for each in claims} == {"plugin", "driver acme", "device-plugin renderer acme"}
-    assert {each["result"] for each in claims} == {"holds"}
+    nouns = {"plugin", "driver acme", "device-plugin renderer acme", "validation", "observation"}
+    assert {each["of"] for each in claims} == nouns
+    # What it renders does not end, and so does not fail.
+    assert {each["rule"] for each in claims if each["result"] != "holds"} == {"a_failure_says_why"}
+    assert {each["result"] for each in claims} == {"holds", "unjudged"}
     ask = ("pytest", "-p", "no:cacheprovider", "--pyargs", "kmm.conformance", "--kmm-plugin", "acme")
     door = stranger(*ask, "-kDriver")  # the rest is as through the other one
     assert door.returncode == 0, door.stdout
