@@ -316,8 +316,8 @@ class Place:
     of the task. `certificate`: which of them holds the certificate, under the key `cert`. `alone`: which of them only
     one task reads at a time, and none after a failure that is final, until it has changed.
 
-    What Secrets of the operator's namespace hold is not looked for in what such a task says, since users could find it
-    out by what they have it say: the signer sees to it that it says nothing of them.
+    What Secrets of the operator's namespace hold is not looked for in what such a task says, since users could find
+    it out by what they have it say: the signer sees to it that it says nothing of them.
     """
 
     operators: bool = False
