@@ -404,7 +404,7 @@ def _needs(spec: ModuleSpec, path: str, catalog: Catalog) -> Iterator[Finding]:
     for asked in _asked_for(spec, path):
         offers, named = kinds[asked.noun]
         only = next(iter(offers)) if len(offers) == 1 else None
-        name = asked.name or (catalog.usual_signer if asked.noun == "signer" else only)  # that will be chosen
+        name = asked.name or only  # of several, the operator's configuration chooses, which is not known here
         if name is None:
             continue
         try:

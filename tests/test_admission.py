@@ -194,6 +194,11 @@ def test_the_only_signer_is_the_one_that_will_be_chosen():
     assert 'keySecret: is required by the signer "sign-file"' in lines(manifest, offered)[0]
 
 
+def test_of_several_signers_the_configuration_may_choose_one_that_needs_less():
+    offered = catalog(signers=(Renderer("sign-file", "key_secret"), Renderer("hsm")))
+    assert lines(changed(*CONTAINER, "sign", to={"unsignedImage": "a"}), offered) == []
+
+
 def test_a_mapping_may_bring_what_the_container_lacks():
     offered = catalog(signers=(Renderer("sign-file", "key_secret"),))
     manifest = changed(*CONTAINER, "sign", to={"unsignedImage": "a"})

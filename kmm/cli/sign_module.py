@@ -25,6 +25,9 @@ def sign_module(files: Sequence[Path], pair: Pair, output: Path | None) -> int:
         raise ConfigError(
             f"--output is for one file, and these are {len(files)}: without it they are signed in place"
         )
+    for what, named in (("key", Path(pair.key)), ("certificate", pair.certificate), ("passphrase", pair.passphrase)):
+        if output and named and named.exists() and output.exists() and output.samefile(named):
+            raise ConfigError(f"--output {output} is the file of the {what}: it would be lost")
     try:
         with opened_signer(pair) as signer:
             return int(not _sign(files, signer, output))

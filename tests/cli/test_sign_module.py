@@ -77,6 +77,20 @@ def test_one_may_be_signed_to_another_place(refused, here, path, tmp_path):
     assert "--output is for one file, and these are 2" in refused(*PAIR, path, path, "-o", tmp_path / "other.ko")
 
 
+@pytest.mark.parametrize("what", ["key", "certificate", "passphrase"])
+def test_what_it_is_signed_with_is_never_overwritten(refused, path, tmp_path, what):
+    files = {"key": tmp_path / "key.pem", "certificate": tmp_path / "cert.pem", "passphrase": tmp_path / "passphrase"}
+    files["key"].write_bytes(golden("self.key.pem"))
+    files["certificate"].write_bytes(golden("self.pem"))
+    files["passphrase"].write_bytes(PASSPHRASE)
+    pair = ("--key", files["key"], "--cert", files["certificate"], "--passphrase-file", files["passphrase"])
+    (tmp_path / "link").symlink_to(files[what])
+    before = files[what].read_bytes()
+    said = refused(*pair, path, "-o", tmp_path / "link")
+    assert said == f"--output {tmp_path}/link is the file of the {what}: it would be lost"
+    assert files[what].read_bytes() == before
+
+
 def test_one_that_cannot_be_signed_keeps_no_other_from_it(path, tmp_path):
     (tmp_path / "text.ko").write_text("no module")
     code, out, err = kmm("sign-module", *PAIR, tmp_path / "text.ko", tmp_path / "none.ko", tmp_path, path)
