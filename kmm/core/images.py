@@ -30,7 +30,7 @@ from kmm.core import names
 from kmm.core.actions import Action, Announce, Create, Delete, Probe
 from kmm.core.base_images import base_image_args
 from kmm.core.mapping import BuildInputs, KernelTarget, SignInputs
-from kmm.core.place import namespace_of, place_of, secret_key
+from kmm.core.place import is_kept, mark, namespace_of, place_of, secret_key
 from kmm.core.reasons import Reason
 from kmm.core.rendered import finished_task, kind_of, render, running
 from kmm.core.view import Answer, Denied, KernelNodes, Missing, Present, Question, Subject, Task, Unknown, View
@@ -149,7 +149,15 @@ def image_step(
     kernel of the Module that has an image of this name. Raises SpecError and PluginError for what is wrong with this
     kernel's mapping.
     """
-    tasks = [task for task in view.tasks if task.kernel == target.kernel]
+    alone = _alone(target.sign, subject, view, makers) if target.sign else ""
+    kept = {task.uid for task in view.tasks if is_kept(task, subject.ref, view.secrets)}
+    # What is kept and over tells of its own Secret alone; where a loader is there, it is no reason to ask, either.
+    tasks = [
+        task
+        for task in view.tasks
+        if task.kernel == target.kernel
+        and not (task.uid in kept and _is_over(task) and (proven or task.alone != alone))
+    ]
     finished_tasks = [task for task in tasks if _is_over(task) and not task.deleting]
     last = _last(tasks, SIGN if target.sign else BUILD)
     if last is None or last.lacking or not _is_over(last):
@@ -178,7 +186,7 @@ def image_step(
         recorded = answer.annotations.get(CERTIFICATE_ANNOTATION, "")
         if not (recorded and current and recorded != current):
             # Finished tasks go only now: after an answer that was asked because of them.
-            gone = finished_tasks if last else ()
+            gone = [task for task in finished_tasks if task.uid not in kept] if last else []
             return ImageStep(
                 phase=Phase.READY,
                 reason=Reason.IMAGES_READY,
@@ -219,10 +227,10 @@ def _made(
     """Bring the final image on by what its mapping has: a build, a signature, or both."""
     if target.sign is None:
         job = _build_job(subject, target, target.image, nodes, view, makers)
-        return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
+        return _replaced([job], subject, tasks, view) or _attempt(subject, job, tasks, view, now_s)
     if target.build is None:
         job = _sign_job(subject, target, *_unsigned(target.sign), view, makers)
-        return _replaced([job], tasks) or _attempt(subject, job, tasks, view, now_s)
+        return _replaced([job], subject, tasks, view) or _attempt(subject, job, tasks, view, now_s)
     return _build_then_sign(subject, target, nodes, view, makers, tasks, now_s)
 
 
@@ -254,7 +262,7 @@ def _signed_again(
         f"the sign succeeded, but {target.image} still says that it is signed with another certificate",
     )
     job = replace(_sign_job(subject, target, unsigned, tls, view, makers), unproven=unproven)
-    if replaced := _replaced([job], tasks):
+    if replaced := _replaced([job], subject, tasks, view):
         return replaced
     if temporary is None or tasks:
         return _attempt(subject, job, tasks, view, now_s)
@@ -289,7 +297,7 @@ def _build_then_sign(
     temporary = temporary_image(target.image, subject.ref)
     build = _build_job(subject, target, temporary, nodes, view, makers)
     sign = _sign_job(subject, target, temporary, target.tls, view, makers, made_from=build.contents)
-    if replaced := _replaced([build, sign], tasks):
+    if replaced := _replaced([build, sign], subject, tasks, view):
         return replaced
     if any(task.job_type == SIGN for task in tasks):
         return _attempt(subject, sign, tasks, view, now_s)  # whatever becomes of it, it starts no build
@@ -314,25 +322,23 @@ def _asking_first(step: ImageStep, question: Question) -> ImageStep:
     return replace(step, reason=Reason.CHECKING_IMAGE, actions=asks, starts=0, queued=True, alone="")
 
 
-def _replaced(jobs: list[_Job], tasks: list[Task]) -> ImageStep | None:
+def _replaced(jobs: list[_Job], subject: Subject, tasks: list[Task], view: View) -> ImageStep | None:
     """Where what a task was made from has changed: delete it, then create. Two pushers must not share a tag.
 
-    What has failed for good with a Secret stays until that changes, whatever else does: it is what remembers it.
+    What reads a Secret alone is let end, and what has failed for good with it stays, until that changes.
     """
     current = {job.type: job.inputs for job in jobs}
-    alone = {job.alone for job in jobs if job.alone}
-    outdated = [
-        task
-        for task in tasks
-        if current.get(task.job_type) != task.inputs and not (task.progress.final and task.alone in alone)
-    ]
-    if not outdated:
+    changed = [task for task in tasks if current.get(task.job_type) != task.inputs]
+    outdated = [task for task in changed if not is_kept(task, subject.ref, view.secrets)]
+    lasting = [task for task in changed if task not in outdated and not task.failed_for_good]
+    if not outdated and not lasting:
         return None
-    types = " and ".join(sorted({task.job_type for task in outdated}))
+    types = " and ".join(sorted({task.job_type for task in (*outdated, *lasting)}))
+    again = f'once it has ended: it uses the Secret "{lasting[0].alone_with}"' if lasting else "again"
     return ImageStep(
         phase=Phase.WAITING,
         reason=Reason.BUILDING if jobs[0].type == BUILD else Reason.SIGNING,
-        message=f"what the {types} was made from has changed: it is started again",
+        message=f"what the {types} was made from has changed: it is started {again}",
         actions=tuple(end for task in outdated for end in deletes(task, "its inputs have changed")),
         inputs=jobs[0].inputs,
     )
@@ -482,7 +488,7 @@ def _sign_job(
         owns=tuple(signer.owns),
         render=lambda: render(signer, request, namespace),
         namespace=namespace,
-        alone=names.digest(namespace, place.alone, sealed[place.alone], length=32) if place.alone else "",
+        alone=_alone(sign, subject, view, makers),
         alone_with=place.alone,
     )
 
@@ -506,6 +512,7 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
     if not mine:
         return _start(subject, job, 1, view)
     last = mine[-1]
+    final = last.failed_for_good
     if last.deleting:
         return ImageStep(phase=Phase.WAITING, reason=under_way, attempts=last.attempt - 1, inputs=job.inputs)
     cleaning = tuple(
@@ -514,7 +521,8 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
         if task.attempt < last.attempt
         for end in deletes(task, "a later attempt has replaced it")
     )
-    if last.lacking or not _is_over(last):
+    lacking = last.lacking and not (final and last.alone)  # it is not made whole, as it is not tried again
+    if lacking or not _is_over(last):
         step = ImageStep(
             phase=Phase.WAITING,
             reason=under_way,
@@ -523,10 +531,9 @@ def _attempt(subject: Subject, job: _Job, tasks: list[Task], view: View, now_s: 
             attempts=last.attempt - 1,
             inputs=job.inputs,
         )
-        return _made_whole(step, subject, job, last, view) if last.lacking else step
+        return _made_whole(step, subject, job, last, view) if lacking else step
     finished_at_s = last.finished_at_s or 0.0
     due_s = finished_at_s + back_off_s(last.attempt)
-    final = last.progress.state is State.FAILED and last.progress.final
     if last.progress.state is State.SUCCEEDED:
         reason, message = job.unproven or (
             Reason.BUILT_BUT_NOT_FOUND,
@@ -633,7 +640,7 @@ def _start(subject: Subject, job: _Job, attempt: int, view: View) -> ImageStep:
 def _kept_out(job: _Job, attempt: int, view: View) -> ImageStep | None:
     """Where another task reads the Secret that this one is to read alone, or has failed for good with it: say so."""
     others = [task for task in (*view.tasks, *view.rivals) if task.alone == job.alone and task.keeps_others_out]
-    if any(task.progress.final for task in others):
+    if any(task.failed_for_good for task in others):
         return ImageStep(
             phase=Phase.BLOCKED,
             reason=Reason.SIGN_FAILED,
@@ -684,7 +691,8 @@ def _creates(subject: Subject, job: _Job, attempt: int, view: View) -> tuple[Cre
         names.PROVIDER: job.renderer,
     }
     if job.alone:
-        annotations[names.ALONE] = job.alone
+        labels[names.ALONE] = annotations[names.ALONE] = job.alone
+        annotations[names.ALONE_WITH] = job.alone_with
     if len(rendered) > 1:
         annotations[names.OBJECTS] = str(len(rendered))
     return tuple(
@@ -727,14 +735,26 @@ def _secret_digests(wanted: Iterable[str], view: View) -> dict[str, str]:
 
 def certificate(sign: SignInputs, subject: Subject, view: View, makers: Makers) -> str:
     """Return the fingerprint of the certificate to sign with, or an empty text where it is not known."""
+    place, namespace = _place(sign, subject, view, makers)
+    name = secret_key(namespace, place.certificate, subject.ref) if place.certificate else sign.cert_secret or ""
+    facts = view.secrets.get(name)
+    return facts.certificate if facts else ""
+
+
+def _alone(sign: SignInputs, subject: Subject, view: View, makers: Makers) -> str:
+    """Return what stands for the Secret that a signature reads alone, or an empty text where it is not known."""
+    place, namespace = _place(sign, subject, view, makers)
+    facts = view.secrets.get(secret_key(namespace, place.alone, subject.ref)) if place.alone else None
+    return mark(namespace, place.alone, facts) if facts else ""
+
+
+def _place(sign: SignInputs, subject: Subject, view: View, makers: Makers) -> tuple[Place, str]:
+    """Return where it is signed, and the namespace that this is in."""
     try:
         place = place_of(makers.signer(sign.signer), subject.ref, sign.params)
     except PluginError:
         place = Place()  # which is told where it is in the way
-    namespace = namespace_of(place, subject.ref, view.operator)
-    name = secret_key(namespace, place.certificate, subject.ref) if place.certificate else sign.cert_secret or ""
-    facts = view.secrets.get(name)
-    return facts.certificate if facts else ""
+    return place, namespace_of(place, subject.ref, view.operator)
 
 
 def learn(answers: Mapping[Question, Answer], question: Question, answer: Answer) -> dict[Question, Answer]:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from kmm.contract import ModuleRef, Place, Placed, Signer
+from kmm.core import names
 from kmm.core.mapping import merge_signs
 from kmm.core.rendered import RendererError
-from kmm.core.view import Operator, Subject
+from kmm.core.view import Operator, SecretFacts, Subject, Task
 from kmm.errors import PluginError
 from kmm.job import is_name
 
@@ -35,6 +36,21 @@ def namespace_of(place: Place, module: ModuleRef, operator: Operator) -> str:
 def secret_key(namespace: str, name: str, module: ModuleRef) -> str:
     """Return by what a view has a Secret: its name, and behind its namespace where that is not the Module's."""
     return name if namespace == module.namespace else f"{namespace}/{name}"
+
+
+def mark(namespace: str, name: str, facts: SecretFacts) -> str:
+    """Return what stands for a Secret that is read alone, and for what it holds."""
+    return names.digest(namespace, name, facts.sealed, length=32)
+
+
+def is_kept(task: Task, module: ModuleRef, secrets: Mapping[str, SecretFacts]) -> bool:
+    """Whether a task stays, whatever else changes, while the Secret that it reads alone holds what it held.
+
+    Its pods would outlive it, and use what nobody would hear of; or it alone remembers that this is refused.
+    """
+    namespace = task.namespace or module.namespace
+    facts = secrets.get(secret_key(namespace, task.alone_with, module))
+    return task.keeps_others_out and facts is not None and task.alone == mark(namespace, task.alone_with, facts)
 
 
 def places(

@@ -26,10 +26,11 @@ from kmm.core.images import (
 )
 from kmm.core.loader_daemonset import DAEMON_SET, render_loader
 from kmm.core.mapping import KernelTarget, resolve
+from kmm.core.place import is_kept
 from kmm.core.reasons import About, Reason, reason_of
 from kmm.core.rendered import RendererError
 from kmm.core.status import FIELDS_IGNORED, KERNELS_MOST, KernelState, kernels_named, readable, status
-from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, View
+from kmm.core.view import DaemonSet, KernelNodes, Operator, Present, Subject, Task, View
 from kmm.errors import PluginError, SpecError
 
 _Wrong: TypeAlias = tuple[Reason, str] | None
@@ -98,7 +99,7 @@ def plan_module(subject: Subject, view: View, catalog: Catalog, now_s: float) ->
         device_plugin, wrong = _plan_device_plugin(subject, view, catalog)
         wrong = wrong or _refusal(device_plugin, view)
         kept = _kept(view, now_s)
-        collected = _collect(view, {each.state.kernel: each.state for each in kernels}, kept)
+        collected = _collect(subject, view, {each.state.kernel: each.state for each in kernels}, kept)
         actions += [*device_plugin, *collected]
     # What a loader proves is not asked for again: of its digest the answers still tell.
     digests = {asked.image: said.digest for asked, said in view.answers.items() if isinstance(said, Present)}
@@ -251,7 +252,7 @@ def _plan_target(
     owned = [each for each in view.daemon_sets if each.role == names.LOADER and _is_for(each, target.kernel, label)]
     if target.build is None and target.sign is None:
         planned = _loading(subject, wanted, owned, target, nodes, view)
-        left = [end for task in view.tasks if task.kernel == target.kernel for end in deletes(task, _UNWANTED)]
+        left = _ends((task for task in view.tasks if task.kernel == target.kernel), subject, view)
         return replace(planned, actions=(*planned.actions, *left))
     loader = max((each.uid for each in owned), default="")
     # What we rendered before, edited by somebody or not, had an image.
@@ -406,7 +407,7 @@ def _kept(view: View, now_s: float) -> dict[str, float]:
     return {uid: until_s for uid, until_s in until.items() if until_s is not None and now_s < until_s}
 
 
-def _collect(view: View, states: Mapping[str, KernelState], kept: Collection[str]) -> list[Action]:
+def _collect(subject: Subject, view: View, states: Mapping[str, KernelState], kept: Collection[str]) -> list[Action]:
     """Delete loaders and tasks that nothing wants: their kernel is not targeted, or lost its mapping."""
     wanted = {kernel for kernel, state in states.items() if state.mapped}
     labels = names.kernel_label_values({*view.kernels, *wanted})
@@ -417,8 +418,14 @@ def _collect(view: View, states: Mapping[str, KernelState], kept: Collection[str
         and not each.deleting
         and not any(_is_for(each, kernel, labels[kernel]) for kernel in wanted)
     ]
-    unwanted = [task for task in view.tasks if task.kernel not in wanted and task.uid not in kept]
-    return found + [end for task in unwanted for end in deletes(task, _UNWANTED)]
+    unwanted = (task for task in view.tasks if task.kernel not in wanted and task.uid not in kept)
+    return [*found, *_ends(unwanted, subject, view)]
+
+
+def _ends(tasks: Iterable[Task], subject: Subject, view: View) -> list[Delete]:
+    """Return what ends tasks that nothing wants, but for those that stay all the same."""
+    unwanted = [task for task in tasks if not is_kept(task, subject.ref, view.secrets)]
+    return [end for task in unwanted for end in deletes(task, _UNWANTED)]
 
 
 def _announce(view: View, states: Sequence[KernelState], made: Mapping[str, Any]) -> list[Announce]:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from kmm import NAMESPACE
 from kmm.api.module import ModuleSpec
-from kmm.contract import Finding, Kind, Manifest, ModuleRef, Progress, Tls
+from kmm.contract import Finding, Kind, Manifest, ModuleRef, Progress, State, Tls
 from kmm.core import names
 
 _DIGITS = 7  # of a number in an annotation: more were not written by us
@@ -111,9 +111,19 @@ class Task(Owned):
         return self.annotations.get(names.ALONE, "")
 
     @property
+    def alone_with(self) -> str:
+        """The name of that Secret, which is in the namespace of the task."""
+        return self.annotations.get(names.ALONE_WITH, "")
+
+    @property
+    def failed_for_good(self) -> bool:
+        """Whether it has failed, and would fail again."""
+        return self.progress.state is State.FAILED and self.progress.final
+
+    @property
     def keeps_others_out(self) -> bool:
         """Whether no other task may read that Secret: it is under way, or has failed for good."""
-        return self.deleting or self.finished_at_s is None or self.progress.final
+        return self.deleting or self.finished_at_s is None or self.failed_for_good
 
     @property
     def lacking(self) -> bool:
@@ -256,10 +266,10 @@ class View:
     """The cluster, as far as one Module is concerned.
 
     `targets`: targeted nodes by kernel. `kernels`: of the whole cluster. `dockerfiles` and `secrets`: what the
-    Module refers to and exists, by name; by `<namespace>/<name>` what is not in the Module's namespace. `rivals`:
-    tasks of other Modules that read a Secret alone; `using`: what stands for Secrets that such tasks are started with
-    now. `taken`: names of objects that are not ours, found when creating.
-    `refused`: why the API server would not have what was wanted last, by the object's name.
+    Module refers to, or a task of it reads alone, and exists, by name; by `<namespace>/<name>` what is not in the
+    Module's namespace. `rivals`: tasks of other Modules that read a Secret alone; `using`: what stands for Secrets
+    that such tasks are started with now, or that pods of any task read yet. `taken`: names of objects that are not
+    ours, found when creating. `refused`: why the API server would not have what was wanted last, by the object's name.
     `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
     every watch has synced once; before that, what is not seen may yet be there. `unlisted`: kinds of tasks of which
     that is not so, and why: who needs none of them need not wait for it.

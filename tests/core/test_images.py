@@ -217,6 +217,7 @@ def task(create: Create, state: State, *, uid="task-uid", ago_s=0.0, attempt=Non
         kind=create.kind,
         name=create.name,
         uid=uid,
+        namespace=create.namespace,
         labels=metadata["labels"],
         annotations=annotations,
         deleting=deleting,
@@ -1413,3 +1414,48 @@ def test_what_failed_for_good_with_a_secret_stays_until_that_changes_whatever_el
     assert (step.phase, step.actions) == (Phase.BLOCKED, ())
     assert step.message == 'no; it is not tried again before the Secret "pin" changes'
     assert deleted(plan(edited, tasks=[failed], **elsewhere(pin="2"))) == ["1"]
+
+
+EDITED = {"sign": {**SIGN["sign"], "filesToSign": ["/opt/another.ko"]}}
+
+
+@pytest.mark.parametrize("how", [EDITED, BUILD, BUILD_AND_SIGN], ids=["another file", "no sign", "a build, too"])
+def test_a_signature_that_reads_a_secret_alone_is_let_end_whatever_changes(how):
+    running = task(created(plan(SIGN, **elsewhere())), State.RUNNING, uid="1")
+    step = plan(how, tasks=[running], **elsewhere())
+    assert (step.phase, step.actions, step.starts) == (Phase.WAITING, (), 0)
+    assert 'started once it has ended: it uses the Secret "pin"' in step.message
+    assert deleted(plan(how, tasks=[running], **elsewhere(pin="2"))) == ["1"], "it reads what is no more"
+    over = task(created(plan(SIGN, **elsewhere())), State.FAILED, uid="1")
+    assert deleted(plan(how, tasks=[over], **elsewhere())) == ["1"]
+
+
+def test_what_has_failed_for_good_with_a_secret_stays_though_its_image_is_there():
+    failed = task(created(plan(SIGN, **elsewhere())), State.FAILED, uid="1", ago_s=LONG_S, final=True)
+    for pin, gone in (("1", []), ("2", ["1"])):
+        step = plan(SIGN, tasks=[failed], answers=All(there()), **elsewhere(pin=pin))
+        assert (step.phase, deleted(step)) == (Phase.READY, gone)
+    step = plan(SIGN, tasks=[failed], answers={}, proven=True, **elsewhere())
+    assert (step.phase, step.actions) == (Phase.READY, ()), "it is no reason to ask a registry"
+
+
+def test_what_has_failed_for_good_with_one_secret_stays_and_is_no_attempt_with_another():
+    failed = task(created(plan(SIGN, **elsewhere())), State.FAILED, uid="1", attempt=3, ago_s=LONG_S, final=True)
+    how = elsewhere(where=Place(operators=True, secrets=("cert",), certificate="cert", alone="cert"))
+    step = plan(SIGN, tasks=[failed], **how)
+    assert (deleted(step), attempt_of(created(step))) == ([], "1")
+    del how["secrets"]["kmm-system/pin"]
+    assert deleted(plan(SIGN, tasks=[failed], **how)) == ["1"], "the Secret is gone"
+
+
+def test_what_has_failed_for_good_with_a_secret_stays_though_some_of_it_is_missing():
+    failed = task(created(plan(SIGN, **elsewhere())), State.FAILED, uid="1", ago_s=LONG_S, message="no", final=True)
+    failed.annotations[f"{PREFIX}objects"] = "2"
+    step = plan(EDITED, tasks=[failed], **elsewhere())
+    assert (step.phase, step.actions) == (Phase.BLOCKED, ())
+
+
+def test_the_pods_of_a_signature_that_reads_a_secret_alone_say_so():
+    create = created(plan(SIGN, **elsewhere()))
+    pod = create.manifest["spec"]["template"]["metadata"]
+    assert pod["labels"][f"{PREFIX}alone"] == create.manifest["metadata"]["annotations"][f"{PREFIX}alone"]

@@ -14,6 +14,7 @@ from kmm.contract import CERTIFICATE_ANNOTATION, Finding, Kind, ModuleRef, Progr
 from kmm.core import names
 from kmm.core.actions import Announce, Create, Delete, Probe, SetStatus
 from kmm.core.images import learn
+from kmm.core.place import mark
 from kmm.core.reasons import Reason
 from kmm.core.spoke import plan_module
 from kmm.core.view import (
@@ -200,6 +201,41 @@ def test_tasks_that_nothing_wants_are_removed():
     )
     deleted = {each.name for each in plan(of, view(tasks=tasks)).actions if isinstance(each, Delete)}
     assert deleted == {f"t-{K1}", "t-5.10"}, "the one kernel has no build section any more, the other no node"
+
+
+def remembered(**more) -> Task:
+    """Return a signature that has failed for good with a Secret."""
+    stands = mark("operator", "pin", PIN)
+    return Task(**{
+        "kind": JOB,
+        "name": "t",
+        "uid": "t",
+        "namespace": "operator",
+        "annotations": {names.VERBATIM_KERNEL: K1, names.ALONE: stands, names.ALONE_WITH: "pin"},
+        "job_type": "sign",
+        "progress": Progress(state=State.FAILED, final=True),
+        "finished_at_s": 0.0,
+        **more,
+    })  # fmt: skip
+
+
+PIN = SecretFacts(keys=("pin",), digest="p", sealed="s")
+UNDER_WAY = {"progress": Progress(state=State.RUNNING), "finished_at_s": None}
+
+
+@pytest.mark.parametrize("kernels", [{K1: 1}, {K2: 1}], ids=["no sign section", "no node"])
+@pytest.mark.parametrize("state", [{}, UNDER_WAY], ids=["failed for good", "under way"])
+def test_what_a_secret_read_alone_was_used_for_stays_until_that_changes(kernels, state):
+    for secrets, gone in (
+        ({"operator/pin": PIN}, []),
+        ({"operator/pin": replace(PIN, sealed="other")}, ["t"]),
+        ({}, ["t"]),
+    ):
+        made = plan(subject(), view(kernels=kernels, tasks=(remembered(**state),), secrets=secrets))
+        assert [each.uid for each in made.actions if isinstance(each, Delete)] == gone
+    over = remembered(progress=Progress(state=State.FAILED))
+    made = plan(subject(), view(kernels=kernels, tasks=(over,), secrets={"operator/pin": PIN}))
+    assert [each.uid for each in made.actions if isinstance(each, Delete)] == ["t"]
 
 
 def test_a_failed_task_outlives_its_kernel_until_the_next_attempt_would_be_due():
