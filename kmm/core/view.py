@@ -269,10 +269,10 @@ class View:
     Module refers to, or a task of it reads alone, and exists, by name; by `<namespace>/<name>` what is not in the
     Module's namespace. `rivals`: tasks of other Modules that read a Secret alone; `using`: what stands for Secrets
     that such tasks are started with now, or that pods of any task read yet. `taken`: names of objects that are not
-    ours, found when creating. `refused`: why the API server would not have what was wanted last, by the object's name.
-    `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now. `synced`:
-    every watch has synced once; before that, what is not seen may yet be there. `unlisted`: kinds of tasks of which
-    that is not so, and why: who needs none of them need not wait for it.
+    ours, found when creating. `refused`: why the API server would not have what was wanted last, by the object's
+    name. `status`: what the Module's status says now. `build_slots`: how many more tasks may be started now.
+    `synced`: every watch has synced once; before that, what is not seen may yet be there. `unlisted`: kinds of tasks
+    of which that is not so, and why: who needs none of them need not wait for it.
     `openshift_builds`: whether the API server has OpenShift's builds. `base_images`: by the build argument that
     stands for them.
     `answers`: kept by `kmm.core.images.learn`; `stale`: those that are too old to start anything from. `access`: of

@@ -32,6 +32,7 @@ from kmm.runtime.metrics import Metrics
 from kmm.runtime.observers import Observers
 from kmm.runtime.probes import Patience, Probes
 from kmm.runtime.references import References
+from kmm.runtime.secret import read_secret
 from kmm.runtime.transport import ApiError, Transport
 from kmm.runtime.unloads import Unloads
 from kmm.runtime.watch import Source, Watch
@@ -86,6 +87,7 @@ class App:
             self._base_images,
             self._unloads,
             Masks(transport),
+            partial(read_secret, transport),
             self._observers,
             self.metrics,
             options.pace,

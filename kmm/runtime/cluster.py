@@ -90,6 +90,7 @@ class Cluster:
             owner=lambda item: item.value.owner,
             node=lambda item: item.value.node,
             task_of=lambda item: _task_of(*self.module_of(item)) if _pushes(item) else "",
+            alone=lambda item: pod_alone(item) if _pushes(item) else "",
         )
         makes: list[Renderer[Any]] = [*catalog.builders.values(), *catalog.signers.values()]
         self.tasks: dict[Kind, Store[OwnedObject]] = {
@@ -152,21 +153,28 @@ class Cluster:
                 yield namespace, name
 
     def home(self, item: Item[OwnedObject]) -> tuple[str, str] | None:
-        """Return which Module, there or not, a task without an owner is of."""
-        meta = (item.value.manifest or {}).get("metadata", {})
-        labels = meta.get("labels") or {}
-        namespace = self._home(item.namespace, labels)
-        return None if namespace == item.namespace else (namespace, labels.get(names.MODULE_NAME, ""))
+        """Return which Module, there or not, a task without an owner is of.
 
-    def orphans(self, namespace: str, name: str) -> list[Owned]:
+        Labels alone do not make it ours: it has the uid of its Module where no owner can be, and no other owner.
+        """
+        meta = (item.value.manifest or {}).get("metadata", {})
+        labels, uid = meta.get("labels") or {}, (meta.get("annotations") or {}).get(names.MODULE_UID)
+        namespace = self._home(item.namespace, labels)
+        if namespace == item.namespace or not uid or item.value.owner != uid:
+            return None
+        return namespace, labels.get(names.MODULE_NAME, "")
+
+    def orphans(self, namespace: str, name: str) -> tuple[Task, ...]:
         """Return tasks that no garbage collector takes: of a Module that had this name and is gone."""
-        module = self.modules.get(namespace, name)
-        return [
-            Owned(**_identity(kind, item))
-            for kind, store in self.tasks.items()
-            for item in store.by("home", _task_of(namespace, name))
-            if not (module and module.uid == item.value.owner)
-        ]
+        with self.lock:
+            module = self.modules.get(namespace, name)
+            objects = [
+                (kind, item)
+                for kind, store in self.tasks.items()
+                for item in store.by("home", _task_of(namespace, name))
+                if not (module and module.uid == item.value.owner)
+            ]
+        return tuple(self._attempts_at(objects, lambda _: ""))
 
     def rivals(self, subject: Subject) -> tuple[Task, ...]:
         """Return the tasks of other Modules that read a Secret alone; what they said is not shown."""
@@ -179,6 +187,10 @@ class Cluster:
                 if item.value.owner != subject.uid
             ]
         return tuple(self._attempts_at(objects, lambda _: ""))
+
+    def read_yet(self) -> frozenset[str]:
+        """Return what stands for the Secrets that are read alone by pods that have not ended."""
+        return self.pods.values("alone") - {""}
 
     def unsynced(self) -> list[str]:
         """Return the kinds whose watch has not listed once, and without which nothing can be planned."""
@@ -313,7 +325,7 @@ class Cluster:
             daemon_sets=tuple(item.value.daemon_set for item in owned if item.value.daemon_set),
             tasks=tasks,
             rivals=self.rivals(subject) if referred.alone else (),
-            using=using,
+            using=using | self.read_yet(),
             pods=tuple(pods),
             task_pods=tuple(task_pods),
             answers=answers,
@@ -513,7 +525,7 @@ def _identity(kind: Kind, item: Item[OwnedObject]) -> dict[str, Any]:
         "kind": kind,
         "name": item.name,
         "uid": item.uid,
-        "namespace": item.namespace if names.MODULE_UID in (meta.get("annotations") or {}) else "",
+        "namespace": item.namespace,
         "generation": meta.get("generation", 1),
         "created": meta.get("creationTimestamp") or "",
         "deleting": "deletionTimestamp" in meta,
@@ -526,6 +538,11 @@ def alone_of(task: OwnedObject) -> str:
     """Return what stands for the Secret that a task reads alone; empty where it reads none so."""
     meta = (task.manifest or {}).get("metadata", {})
     return str((meta.get("annotations") or {}).get(names.ALONE, ""))
+
+
+def pod_alone(pod: Item[PodFacts]) -> str:
+    """Return what stands for the Secret that a pod reads alone; empty where it reads none so."""
+    return str(_labels_of(pod).get(names.ALONE, ""))
 
 
 def _task_of(namespace: str, module: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
@@ -14,15 +14,17 @@ from typing import Any, TypeAlias
 from kmm.api.metadata import PREFIX
 from kmm.contract import ModuleRef
 from kmm.core import names
-from kmm.core.actions import Action, Announce, Create, Delete, LabelNode, Plan, Probe, Replace, SetStatus
+from kmm.core.actions import Action, Announce, Create, LabelNode, Plan, Probe, Replace, SetStatus
+from kmm.core.images import deletes
 from kmm.core.node import plan_node
+from kmm.core.place import is_kept, secret_key
 from kmm.core.placement import Node
 from kmm.core.spoke import plan_module
-from kmm.core.view import Answer, Present, Question, Subject, View
+from kmm.core.view import Answer, Present, Question, SecretFacts, Subject, Task, View
 from kmm.errors import KmmError
 from kmm.runtime.base_images import BaseImageLists
 from kmm.runtime.carry_out import Hands
-from kmm.runtime.cluster import Cluster, alone_of
+from kmm.runtime.cluster import Cluster, alone_of, pod_alone
 from kmm.runtime.kinds import OwnedObject, PodFacts
 from kmm.runtime.lease import NotLeader
 from kmm.runtime.masking import Masks
@@ -51,6 +53,7 @@ class Pace:
 
     `asking_s`: how long the first status of a Module waits for what registries are about to answer. `listing_s`: how
     long all wait at first for kinds of tasks that the API server does not tell of; from then on, who needs them.
+    `kept_s`: how often Secrets that nothing refers to any more are read, while tasks are kept because of them.
     """
 
     workers: int = 8
@@ -59,6 +62,7 @@ class Pace:
     asking_s: float = 0.5
     taken_s: float = 30.0
     listing_s: float = 5.0
+    kept_s: float = 300.0
 
 
 class Controller:
@@ -72,6 +76,7 @@ class Controller:
         base_images: BaseImageLists,
         unloads: Unloads,
         masks: Masks,
+        secret: Callable[[str, str], SecretFacts | None],
         observers: Observers,
         metrics: Metrics,
         pace: Pace | None = None,
@@ -82,7 +87,7 @@ class Controller:
         self._labels: Mapping[str, str] = {}
         self._cluster, self._hands, self._references = cluster, hands, references
         self._base_images, self._unloads = base_images, unloads
-        self._masks, self._observers, self._metrics = masks, observers, metrics
+        self._masks, self._secret, self._observers, self._metrics = masks, secret, observers, metrics
         self._written: dict[Key, Written] = {}
         self._turns: Turns[Key] = Turns()
         # Each is told the uid of a Module that is gone.
@@ -136,6 +141,9 @@ class Controller:
         for item in self._cluster.modules.items():
             if item.namespace == namespace or item.uid in followers:
                 self._add(FOR_MODULES, *item.key)
+        if namespace == self._cluster.operator.namespace:
+            for home in self._cluster.homes():  # what Modules that are gone have left may be kept because of it
+                self._add(FOR_MODULES, *home)
 
     def reconsider(self) -> None:
         """Look again at every Module: what is known of the whole cluster has changed."""
@@ -231,6 +239,8 @@ class Controller:
 
     def _heard_of_pod(self, before: Item[PodFacts] | None, after: Item[PodFacts] | None) -> None:
         lost = before is not None and _counts(before.value) and not (after and _counts(after.value))
+        if before and pod_alone(before):
+            self._call_next()
         for each in (before, after):
             if each is None:
                 continue
@@ -304,7 +314,7 @@ class Controller:
 
     def _bring_on(self, key: Key, module: ModuleRef) -> bool:
         """Do what there is to do for a Module; return whether it waits for a slot."""
-        self._collect(module)
+        self._collect(key, module)
         subject = self._cluster.subject(module.namespace, module.name)
         if subject is None:
             self._written.pop(key, None)
@@ -323,12 +333,14 @@ class Controller:
             self._turns.wait(key)
         using = self._turns.taken(subject.uid)
         view = self._cluster.view(subject, referred, mask, self._base_images.known(), using)
+        view = replace(view, secrets=self._with_alone(key, view.tasks, module, view.secrets))
         now_s = time.time()
         plan = plan_module(subject, view, self._cluster.catalog, now_s)
         while plan.starts and not self._reserve(subject, plan, view):
             view = replace(view, build_slots=self._cluster.slots.left(subject))
             if plan.alone:
-                view = replace(view, using=self._turns.taken(subject.uid), rivals=self._cluster.rivals(subject))
+                using = self._turns.taken(subject.uid) | self._cluster.read_yet()
+                view = replace(view, using=using, rivals=self._cluster.rivals(subject))
             plan = plan_module(subject, view, self._cluster.catalog, now_s)
         if not plan.awaits:
             self._turns.leave(key)
@@ -368,7 +380,9 @@ class Controller:
                 return False
             # Whoever had the turn before may have started a task that the plan did not see.
             rivals = self._cluster.rivals(subject)
-            if any(each.alone in plan.alone and each.keeps_others_out for each in rivals):
+            if plan.alone & self._cluster.read_yet() or any(
+                each.alone in plan.alone and each.keeps_others_out for each in rivals
+            ):
                 self._turns.release(subject.uid)
                 return False
         if self._cluster.slots.reserve(subject, plan.starts, view.build_slots):
@@ -385,17 +399,42 @@ class Controller:
         """
         return self._masks.mask(namespace, referred.hidden, referred.pull_secrets, text)
 
-    def _collect(self, module: ModuleRef) -> None:
-        """Delete what a Module of this name that is gone has left in the operator's namespace."""
-        for each in self._cluster.orphans(module.namespace, module.name):
-            if not each.deleting:
-                delete = Delete(
-                    kind=each.kind, name=each.name, uid=each.uid, namespace=each.namespace, reason=_MODULE_GONE
-                )
-                began = time.monotonic()
-                self._hands.collect(delete)
-                self._observers.tell(delete, None, time.monotonic() - began)
-                _log(delete, (FOR_MODULES, module.namespace, module.name))
+    def _with_alone(
+        self, key: Key, tasks: Iterable[Task], module: ModuleRef, secrets: Mapping[str, SecretFacts]
+    ) -> Mapping[str, SecretFacts]:
+        """Return Secrets with those that tasks read alone or were refused, whoever refers to them.
+
+        Raises:
+            ApiError, Unreachable: one of them cannot be read.
+        """
+        found = dict(secrets)
+        for task in tasks:
+            name = secret_key(task.namespace, task.alone_with, module)
+            if not (task.alone and task.alone_with and task.keeps_others_out) or name in found:
+                continue
+            self.queue.add_after(key, self._pace.kept_s, _MODULES)  # nobody tells of it
+            if (facts := self._secret(task.namespace, task.alone_with)) is not None:
+                found[name] = facts
+        return found
+
+    def _collect(self, key: Key, module: ModuleRef) -> None:
+        """Delete what a Module of this name that is gone has left in the operator's namespace.
+
+        What cannot be deleted stays, and stops nothing else.
+        """
+        for task in self._cluster.orphans(module.namespace, module.name):
+            try:
+                if not is_kept(task, module, self._with_alone(key, [task], module, {})):
+                    for delete in deletes(task, _MODULE_GONE):
+                        began = time.monotonic()
+                        self._hands.collect(delete)
+                        self._observers.tell(delete, None, time.monotonic() - began)
+                        _log(delete, key)
+            except NotLeader:
+                raise
+            except KmmError as error:
+                self.queue.add_after(key, self._pace.taken_s, _MODULES)
+                _LOG.warning("%s/%s, whose Module is gone, is not deleted: %s", task.namespace, task.name, error)
 
     def _too_soon(self, key: Key, lane: int) -> bool:
         """Whether a key was written a moment ago; then it comes again when it may be."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from apiserver.client import eventually
 from apiserver.samples import a_job, a_module, core, jobs, modules
@@ -10,6 +12,7 @@ from runtime.acted import HOST, Maker, P, over, secret, sign, spec
 from runtime.conftest import ALONE, NAMESPACE
 
 from kmm.contract import Place, Progress, State
+from kmm.embedded.fault import Fault, Kind
 
 PIN = "the-pin-of-nobody"
 
@@ -82,7 +85,7 @@ def test_a_module_of_another_namespace_is_signed_in_the_operators_and_loaded_in_
     assert not world.jobs(drivers)
     request = maker.requests[-1]
     assert (request.push_secret, request.pull_secrets) == (None, ())
-    world.api.patch(f"{modules(drivers)}/m", a_module("m", **spec(**unfinished(drivers))))
+    finish_the_job(world)
     eventually(lambda: world.ready("m", drivers))
     assert registry.pushed == [f"{HOST}/m:6.0.0"]
     eventually(lambda: not world.jobs(), "the task is gone")
@@ -91,17 +94,13 @@ def test_a_module_of_another_namespace_is_signed_in_the_operators_and_loaded_in_
     world.quiet()
 
 
-def unfinished(_namespace):
-    how = sign(unsignedImage=f"{HOST}/unsigned:1", params={"outcome": "", "operators": True})
-    del how["sign"]["keySecret"], how["sign"]["certSecret"]
-    return {"containerImage": f"{HOST}/m:${{KERNEL_FULL_VERSION}}", **how}
-
-
 def test_what_a_module_leaves_elsewhere_goes_when_it_does(placed):
     world, drivers = placed()
     post(world, drivers, outcome="run")
     eventually(world.jobs)
     assert world.api.delete(f"{modules(drivers)}/m").code == 200
+    world.quiet()
+    finish_the_job(world)  # what reads a Secret alone is let end
     eventually(lambda: not world.jobs())
     eventually(lambda: not world.pods())
 
@@ -115,7 +114,96 @@ def test_what_a_module_left_elsewhere_while_nobody_looked_is_found_later(placed)
     eventually(lambda: world.api.get(f"{modules(drivers)}/m").code == 404)
     assert world.jobs()
     world.operator(ALONE)
+    finish_the_job(world)
     eventually(lambda: not world.jobs())
+
+
+def test_a_wrong_pin_is_remembered_after_its_module(placed, maker):
+    world, drivers = placed()
+    maker.final = True
+    post(world, drivers, outcome="fail")
+    eventually(lambda: reason(world, drivers) == {"SignFailed"})
+    assert world.api.delete(f"{modules(drivers)}/m").code == 200
+    eventually(lambda: world.api.get(f"{modules(drivers)}/m").code == 404)
+    post(world, drivers)
+    eventually(lambda: reason(world, drivers) == {"SignFailed"})
+    assert "another sign has failed for good" in message(world, drivers)
+    (kept,) = world.jobs()
+    assert over(kept, "Failed")
+    secret(world, "pin", {"pin": "another-pin"})
+    eventually(lambda: world.ready("m", drivers))
+    eventually(lambda: not world.jobs(), "what remembered it is gone")
+
+
+def test_a_wrong_pin_that_nothing_refers_to_any_more_is_forgotten_once_its_secret_is_gone(placed, maker):
+    world, drivers = placed(operated=replace(ALONE, pace=replace(ALONE.pace, kept_s=0.1)))
+    maker.final = True
+    post(world, drivers, outcome="fail")
+    eventually(lambda: reason(world, drivers) == {"SignFailed"})
+    mark = world.mark()
+    assert world.api.delete(f"{modules(drivers)}/m").code == 200
+    eventually(lambda: world.asked(mark)["get", "secrets"] > 1)
+    assert world.jobs()
+    assert world.api.delete(f"{core(NAMESPACE, 'secrets')}/pin").code == 200
+    eventually(lambda: not world.jobs())
+
+
+def test_a_signature_under_way_outlives_an_edit_of_its_module(placed):
+    world, drivers = placed()
+    post(world, drivers, outcome="run")
+    (job,) = eventually(world.jobs)
+    edited = {"tolerations": [{"key": "a", "operator": "Exists"}]}
+    assert world.api.patch(f"{modules(drivers)}/m", {"spec": edited}).code == 200
+    eventually(lambda: "started once it has ended" in message(world, drivers))
+    assert [each["metadata"]["uid"] for each in world.jobs()] == [job["metadata"]["uid"]]
+    finish_the_job(world)
+    eventually(lambda: world.ready("m", drivers))
+
+
+def test_a_pod_that_reads_a_secret_alone_keeps_others_out_though_its_task_is_gone(placed):
+    world, drivers = placed()
+    post(world, drivers, "one", outcome="run")
+    (job,) = eventually(world.jobs)
+    (pod,) = eventually(lambda: pods_of(world, job))
+    world.stop()
+    path = f"{jobs(NAMESPACE)}/{job['metadata']['name']}"
+    assert world.api.delete(path, {"propagationPolicy": "Orphan"}).code == 200
+    assert world.api.delete(f"{modules(drivers)}/one").code == 200
+    eventually(lambda: not world.jobs())
+    world.operator(ALONE)
+    post(world, drivers, "two")
+    eventually(lambda: reason(world, drivers, "two") == {"BuildQueued"})
+    finish(world, pod, path)
+    eventually(lambda: world.ready("two", drivers))
+
+
+@pytest.mark.embedded_only("only the embedded server refuses what it should not")
+def test_what_cannot_be_deleted_stops_no_module_of_its_name(placed):
+    world, drivers = placed()
+    post(world, drivers, outcome="run")
+    eventually(world.jobs)
+    world.stop()
+    secret(world, "pin", {"pin": "another-pin"})
+    assert world.api.delete(f"{modules(drivers)}/m").code == 200
+    world.cluster.faults.add(
+        Fault(kind=Kind.REFUSE, verbs=("delete",), resource="jobs", user="operator", code=403, times=2)
+    )
+    post(world, drivers)
+    world.operator(ALONE)
+    eventually(lambda: world.ready("m", drivers))
+    eventually(lambda: not world.jobs(), "it is tried again")
+
+
+def test_a_job_beside_the_operator_that_only_says_it_is_a_modules_is_left_alone(placed):
+    world, drivers = placed()
+    body = a_job(outcome="run")
+    labels = {f"{P}module.name": "m", f"{P}job-type": "sign", f"{P}module.namespace": drivers}
+    body["metadata"] |= {"labels": labels}
+    assert world.api.post(jobs(NAMESPACE), body).code == 201
+    post(world, drivers)
+    eventually(lambda: world.ready("m", drivers))
+    world.quiet()
+    assert [each["metadata"]["name"] for each in world.jobs()] == [body["metadata"]["name"]]
 
 
 def test_a_strangers_job_that_says_it_is_a_modules_counts_for_nothing(placed):
@@ -167,13 +255,23 @@ def test_of_those_that_read_one_secret_one_signs_at_a_time(placed, registry):
         (job,) = eventually(lambda: [each for each in world.jobs() if not over(each)])
         name = job["metadata"]["name"]
         seen.append((module_of(job), job["metadata"]["annotations"][f"{P}kernel"]))
-        (pod,) = eventually(
-            lambda name=name: [each for each in world.pods() if each["metadata"]["labels"].get("job-name") == name]
-        )
+        (pod,) = eventually(lambda job=job: pods_of(world, job))
         finish(world, pod, f"{jobs(NAMESPACE)}/{name}")
     assert sorted(seen) == [(name, f"6.{minor}.0") for name in names for minor in (0, 1)]
     eventually(lambda: all(world.ready(each, drivers) for each in names))
     assert len(registry.pushed) == 4
+
+
+def pods_of(world, job):
+    name = job["metadata"]["name"]
+    return [each for each in world.pods() if each["metadata"]["labels"].get("job-name") == name]
+
+
+def finish_the_job(world):
+    """Let the one Job end well."""
+    (job,) = world.jobs()
+    (pod,) = eventually(lambda: pods_of(world, job))
+    finish(world, pod, f"{jobs(NAMESPACE)}/{job['metadata']['name']}")
 
 
 def finish(world, pod, path):
