@@ -31,6 +31,8 @@ from kmm_hsm.key import OWN_FIELDS, HsmKey, read_key
 _NAME = "hsm"
 # As kmm.signing.source has it, which the operator need not load: a PIN that was refused is not tried again.
 _REFUSED_CODE = 3
+# What a Job in the operator's namespace may cost is not the Module's to say, either.
+_SHARED_PARAMS = ("key", "hash")
 _PIN, _CERTIFICATE = f"{SECRETS}/pin", f"{SECRETS}/cert"
 
 
@@ -96,7 +98,7 @@ class Hsm:
         if "key" not in params:
             own = {name: value for name, value in params.items() if name not in SIGN_PARAMS}
             return read_key(own, self.module, "sign.params", shared=False), False
-        refuse_unknown(params, ("key", *SIGN_PARAMS), "sign.params (with a key of the operator's configuration)")
+        refuse_unknown(params, _SHARED_PARAMS, "sign.params (with a key of the operator's configuration)")
         name = params["key"]
         found = self.keys.get(name) if isinstance(name, str) else None
         # To whoever may not use it, it is not there: which keys there are is not everybody's to know.
@@ -146,7 +148,7 @@ def _findings(module: Manifest) -> Iterator[Finding]:
             continue  # those of the other section
         try:
             if "key" in params:
-                refuse_unknown(params, ("key", *SIGN_PARAMS), "params (with a key of the operator's configuration)")
+                refuse_unknown(params, _SHARED_PARAMS, "params (with a key of the operator's configuration)")
                 if not isinstance(params["key"], str):
                     raise ValueError("params.key: must be the name of a key")  # noqa: TRY301 -- as the others
             else:

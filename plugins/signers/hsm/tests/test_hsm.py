@@ -143,10 +143,18 @@ def test_no_namespace_is_listed_unless_somebody_lists_it():
         made.place(ModuleRef(namespace="n", name="m"), {"key": "vendor"})
 
 
-@pytest.mark.parametrize("more", ["image", "module", "env", "volumes", "pinSecret", "token"])
+OF_KEYS = ("image", "module", "env", "volumes", "pinSecret", "token")
+
+
+@pytest.mark.parametrize("more", [*OF_KEYS, "activeDeadlineSeconds", "resources", "modulesLimitGiB"])
 def test_a_module_says_nothing_of_how_a_key_of_the_configuration_is_used(more):
+    params = {"key": "vendor", more: "a"}
     with pytest.raises(ValueError, match=f'unknown "{more}"'):
-        place({"key": "vendor", more: "a"})
+        place(params)
+    with pytest.raises(ValueError, match=f'unknown "{more}"'):
+        render(params=params)
+    (finding,) = judge(module({"signer": "hsm", "params": params}))
+    assert f'unknown "{more}"' in finding.message
     assert not {"nodeSelector", "tolerations"} & pod(params={"key": "vendor"}, tolerations=({"key": "a"},)).keys()
 
 
