@@ -68,6 +68,7 @@ class Hsm:
                 f'sign.certSecret: the certificate of the key "{request.params["key"]}" is of the operator\'s '
                 "configuration: take certSecret off"
             )
+        found.refuse_registries(request)
         certificate = found.cert_secret or request.cert_secret or ""
         own = [each for each in (found.registry_secret, request.push_secret) if each]
         key = Key(

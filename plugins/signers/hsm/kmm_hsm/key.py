@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kmm.contract import Manifest
+from kmm.contract import Manifest, SignRequest
 from kmm.image_signing.job import need_image
 from kmm.job import is_name, refuse_unknown
+from kmm.oci import reference
 from kmm_hsm.uri import TokenKey
 
 OWN_FIELDS = (*("module", "token", "serial", "label", "id", "pinSecret", "image", "env", "volumes", "volumeMounts"),)
 """What a Module's `params` say of a key of its own."""
-SHARED_FIELDS = (*OWN_FIELDS, "certSecret", "registrySecret", "namespaces")
+SHARED_FIELDS = (*OWN_FIELDS, "certSecret", "registrySecret", "insecureRegistries", "repositories", "namespaces")
 """What the operator's configuration says of one that Modules may use by its name."""
 
 _LONGEST = 255
@@ -32,6 +33,8 @@ _PLACES = ("/dev", "/proc", "/run/kmm", "/run/secrets", "/sys", "/tmp")  # noqa:
 class HsmKey:
     """A key. `pin_secret`: its PIN under `pin`; `cert_secret`: its certificate, empty for the one in the token.
 
+    `registry_secret`: credentials of the operator's for registries; `insecure`: even for those whose identity is not
+    checked; `repositories`: those that it is for, and what is below them, or none for all.
     `image`: empty for the usual one. `namespaces`: those that may use it, of one that Modules share.
     """
 
@@ -39,11 +42,32 @@ class HsmKey:
     pin_secret: str
     cert_secret: str = ""
     registry_secret: str = ""
+    insecure: bool = False
+    repositories: Sequence[str] = ()
     image: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     volumes: Sequence[Manifest] = ()
     mounts: Sequence[Manifest] = ()
     namespaces: Sequence[str] = ()
+
+    def refuse_registries(self, request: SignRequest) -> None:
+        """Raise ValueError for images that a Module may not have the operator's credentials used for."""
+        if not self.registry_secret:
+            return
+        if not self.insecure:
+            for what, tls in (("unsignedImageRegistryTLS", request.unsigned_tls), ("registryTLS", request.push_tls)):
+                if tls.insecure or tls.skip_verify:
+                    raise ValueError(
+                        f"{what}: the operator's credentials are not sent to a registry whose identity is not "
+                        "checked: take insecure and insecureSkipTLSVerify off"
+                    )
+        for image in filter(None, (request.unsigned_image, request.image) if self.repositories else ()):
+            named = reference.parse(image).repository
+            if not any(f"{named}/".startswith(f"{each}/") for each in self.repositories):
+                raise ValueError(
+                    f"the operator's credentials are not for {named}: they are for what is below "
+                    f"{', '.join(self.repositories)}"
+                )
 
 
 def read_key(given: object, module: str, where: str, *, shared: bool) -> HsmKey:
@@ -82,6 +106,8 @@ def read_key(given: object, module: str, where: str, *, shared: bool) -> HsmKey:
         pin_secret=secrets["pinSecret"],
         cert_secret=secrets["certSecret"],
         registry_secret=secrets["registrySecret"],
+        insecure=_flag(fields, "insecureRegistries", where),
+        repositories=_repositories(fields.get("repositories", ()), f"{where}.repositories"),
         image=need_image(fields["image"], f"{where}.image") if "image" in fields else "",
         env=_env(fields.get("env", {}), f"{where}.env"),
         volumes=volumes,
@@ -112,6 +138,13 @@ def _secret(fields: Manifest, name: str, where: str) -> str:
     return str(found)
 
 
+def _flag(fields: Manifest, name: str, where: str) -> bool:
+    found = fields.get(name, False)
+    if not isinstance(found, bool):
+        raise ValueError(f"{where}.{name}: must be true or false")  # noqa: TRY004 -- as the others
+    return found
+
+
 def _list(given: object, where: str) -> Sequence[Any]:
     if not isinstance(given, list | tuple) or len(given) > _MOUNTS_MOST:
         raise ValueError(f"{where}: must be a list of at most {_MOUNTS_MOST}")
@@ -122,6 +155,17 @@ def _namespaces(given: object, where: str) -> Sequence[str]:
     if not isinstance(given, list | tuple) or not all(map(is_name, given)):
         raise ValueError(f"{where}: must be a list of namespaces")
     return tuple(given)
+
+
+def _repositories(given: object, where: str) -> Sequence[str]:
+    found = []
+    for each in _list(given, where):
+        name = each.removesuffix("/") if isinstance(each, str) else ""
+        # With a path, or a registry alone is read as an image of Docker Hub.
+        if not name or not reference.parse(f"{name}/a").domain:
+            raise ValueError(f"{where}: must be repositories with their registry, such as registry.example.com/team/")
+        found.append(name)
+    return tuple(found)
 
 
 def _env(given: object, where: str) -> Mapping[str, str]:

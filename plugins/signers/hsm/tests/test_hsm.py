@@ -16,7 +16,7 @@ from kmm_hsm import kmm_validate_module as judge
 from kmm_hsm.uri import TokenKey, parse
 
 from kmm.conformance import PluginContract, SignerContract
-from kmm.contract import ModuleRef, Place, Placed, Settings, SettingsError, SignRequest, State
+from kmm.contract import ModuleRef, Place, Placed, Settings, SettingsError, SignRequest, State, Tls
 from kmm.embedded.volume import expanded
 from kmm.loader import load_catalog
 from kmm.signing.source import REFUSED_CODE
@@ -163,6 +163,40 @@ def test_a_modules_certificate_is_not_for_a_key_of_the_configuration():
         render(params={"key": "vendor"}, cert_secret="cert")
 
 
+def vendor(**more) -> Hsm:
+    return signer(keys={"vendor": SHARED | more})
+
+
+@pytest.mark.parametrize("tls", [Tls(insecure=True), Tls(skip_verify=True)])
+@pytest.mark.parametrize(
+    ("field", "told"), [("push_tls", "registryTLS"), ("unsigned_tls", "unsignedImageRegistryTLS")]
+)
+def test_the_operators_credentials_are_not_sent_to_whoever_answers(field, told, tls):
+    asked = {"params": {"key": "vendor"}, field: tls}
+    with pytest.raises(ValueError, match=f"^{told}: the operator's credentials are not sent to a registry whose"):
+        render(**asked)
+    assert render(vendor(insecureRegistries=True), **asked)
+    assert render(vendor(registrySecret=""), **asked)
+    assert render(**(asked | {"params": OWN}))
+
+
+@pytest.mark.parametrize(
+    "listed", [["registry.example.com:5000/acme/"], ["a.example.com", "registry.example.com:5000"]]
+)
+def test_the_operators_credentials_are_for_the_repositories_that_are_listed(listed):
+    made = vendor(repositories=listed)
+    assert render(made, params={"key": "vendor"})
+    assert render(made, params={"key": "vendor"}, image=None)
+    for other in ("registry.example.com:5000/acm", "registry.example.com:50001/acme/a", "acme/driver"):
+        for field in ("unsigned_image", "image"):
+            with pytest.raises(ValueError, match=f"credentials are not for {other}: they are for what is below"):
+                render(
+                    vendor(repositories=["registry.example.com:5000/acme/"]),
+                    params={"key": "vendor"},
+                    **{field: other},
+                )
+
+
 def test_the_key_is_a_uri_and_its_pin_is_in_a_file_alone():
     key = next(each for each in argv() if each.startswith("--key=")).removeprefix("--key=")
     assert parse(key) == TokenKey(module=LIBRARY, token="acme", label="signing key")
@@ -229,6 +263,8 @@ OF_MODULES = [
     ({"volumes": [{"name": "a", "hostPath": {"path": "/"}}]}, "hostPath is for keys of the operator's configuration"),
     ({"volumes": [{"name": "a", "projected": {}}]}, "projected is for keys of the operator's configuration"),
     ({"namespaces": ["n"]}, 'unknown "namespaces"'),
+    ({"insecureRegistries": True}, 'unknown "insecureRegistries"'),
+    ({"repositories": []}, 'unknown "repositories"'),
     ({"hash": "md5"}, "hash: must be one of"),
 ]
 
@@ -251,6 +287,12 @@ def test_params_that_are_wrong_are_refused(more, said):
         ({"keys": {"vendor": 1}}, "keys.vendor: must be an object"),
         ({"keys": {"vendor": {**SHARED, "namespaces": "n"}}}, "keys.vendor.namespaces: must be a list of namespaces"),
         ({"module": "a.so"}, "module: must be the absolute path"),
+        ({"keys": {"vendor": {**SHARED, "insecureRegistries": "yes"}}}, "insecureRegistries: must be true or false"),
+        *(
+            ({"keys": {"vendor": {**SHARED, "repositories": wrong}}}, "keys.vendor.repositories: must be ")
+            for wrong in ("registry.example.com", [1], [""], ["/"], ["acme"])
+        ),
+        ({"keys": {"vendor": {**SHARED, "repositories": ["a.example.com/B"]}}}, "B"),
         ({"key": {}}, 'unknown option "key"; did you mean "keys"?'),
         ({"hash": "md5"}, "plugins.options.hsm.hash: must be one of"),
     ],
