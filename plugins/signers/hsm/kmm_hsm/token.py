@@ -17,7 +17,7 @@ from pkcs11 import exceptions as said
 from kmm.signing.digest import digest_info
 from kmm.signing.errors import KeyFileError, RefusedError
 from kmm.signing.key import AskPassphrase
-from kmm.signing.source import Held
+from kmm.signing.source import REFUSED_CODE, Held
 from kmm_hsm.uri import TokenKey, UriError, parse
 
 PATIENCE_S = 120.0
@@ -105,9 +105,22 @@ def _session(token: Any, ask_pin: AskPassphrase) -> Iterator[Any]:
         raise RefusedError(
             f"{where} is locked by one more wrong PIN, so that none is tried: log in with the right one by hand"
         )
-    pin = _pin(ask_pin) if TokenFlag.LOGIN_REQUIRED in token.flags else None
+    session = _answer(token.open)
+    if TokenFlag.LOGIN_REQUIRED in token.flags:
+        # What fails until here, before any PIN, may be tried again; a token may have this one session alone.
+        _close(session)
+        session = _logged_in(token, ask_pin, where)
     try:
-        session = _answer(lambda: token.open(user_pin=pin))
+        yield session
+    finally:
+        _close(session)
+
+
+def _logged_in(token: Any, ask_pin: AskPassphrase, where: str) -> Any:
+    """Return a session. Raises RefusedError wherever the token may have tried the PIN."""
+    pin = _pin(ask_pin)
+    try:
+        return _watched(lambda: token.open(user_pin=pin), at_login=True)
     except (said.PinIncorrect, said.PinInvalid, said.PinLenRange):
         problem = f"{where} refuses the PIN: it is wrong, and is not tried again"
     except said.PinLocked:
@@ -116,14 +129,16 @@ def _session(token: Any, ask_pin: AskPassphrase) -> Iterator[Any]:
         problem = f"the PIN of {where} has expired: set a new one"
     except said.UserPinNotInitialized:
         raise TokenError(f"{where} has no PIN for its user yet") from None
-    else:
-        try:
-            yield session
-        finally:
-            with suppress(said.PKCS11Error):  # it may have gone
-                session.close()
-        return
+    except _BEFORE_A_PIN as error:
+        raise TokenError(_why(error, pin)) from None
+    except said.PKCS11Error as error:
+        problem = f"{where} {_UNKNOWN}: {_why(error, pin)}"
     raise RefusedError(problem)
+
+
+def _close(session: Any) -> None:
+    with suppress(said.PKCS11Error):  # it may have gone
+        _watched(session.close)
 
 
 def _pin(ask: AskPassphrase) -> str:
@@ -190,14 +205,17 @@ def _of_key(key: Any) -> str:
     )
 
 
-_ABOUT_PINS = (
-    said.PinIncorrect,
-    said.PinInvalid,
-    said.PinLenRange,
-    said.PinLocked,
-    said.PinExpired,
-    said.UserPinNotInitialized,
+# What a token answers to logging in without having looked at the PIN.
+_BEFORE_A_PIN = (
+    said.DeviceMemory,
+    said.DeviceRemoved,
+    said.HostMemory,
+    said.SessionCount,
+    said.SlotIDInvalid,
+    said.TokenNotPresent,
+    said.UserAlreadyLoggedIn,
 )
+_UNKNOWN = "may have tried the PIN, or not, so that it is not tried again"
 _WHY: Mapping[type[said.PKCS11Error], str] = {
     said.DeviceRemoved: "the token has been removed",
     said.TokenNotPresent: "the token has been removed",
@@ -213,18 +231,21 @@ _WHY: Mapping[type[said.PKCS11Error], str] = {
 
 
 def _answer(ask: Callable[[], _R]) -> _R:
-    """Ask a token something. Raises TokenError, and what is about PINs as it is."""
+    """Ask a token something. Raises TokenError."""
     try:
         return _watched(ask)
-    except _ABOUT_PINS:
-        raise
     except said.PKCS11Error as error:
-        why = next((text for kind, text in _WHY.items() if isinstance(error, kind)), "the token cannot do it")
-        raise TokenError(f"{why} ({type(error).__name__}{_detail(error)})") from None
+        raise TokenError(_why(error)) from None
 
 
-def _watched(ask: Callable[[], _R]) -> _R:
-    timer = threading.Timer(PATIENCE_S, _give_up)
+def _why(error: said.PKCS11Error, pin: str = "") -> str:
+    """Return why a token did not do something, in words that do not hold the PIN."""
+    why = next((text for kind, text in _WHY.items() if isinstance(error, kind)), "the token cannot do it")
+    return f"{why} ({type(error).__name__}{_detail(error, pin)})"
+
+
+def _watched(ask: Callable[[], _R], *, at_login: bool = False) -> _R:
+    timer = threading.Timer(PATIENCE_S, _give_up, [at_login])
     timer.daemon = True
     timer.start()
     try:
@@ -233,16 +254,18 @@ def _watched(ask: Callable[[], _R]) -> _R:
         timer.cancel()
 
 
-def _detail(error: Exception) -> str:
-    text = str(error)[:200]
+def _detail(error: Exception, pin: str = "") -> str:
+    text = str(error)
+    text = (text.replace(pin, "***") if pin else text)[:200]
     return f": {text}" if text else ""
 
 
-def _give_up() -> None:
+def _give_up(at_login: bool) -> None:
     """End the process: whoever waits in a library of C cannot be told anything."""
-    sys.stderr.write(f"kmm: the token does not answer within {PATIENCE_S:.0f} s\n")
+    more = f": it {_UNKNOWN}" if at_login else ""
+    sys.stderr.write(f"kmm: the token does not answer within {PATIENCE_S:.0f} s{more}\n")
     sys.stderr.flush()
-    os._exit(1)
+    os._exit(REFUSED_CODE if at_login else 1)
 
 
 def _shown(name: str) -> str:

@@ -31,23 +31,31 @@ class Key(dict):
 
 
 class Token:
-    """A token, and the session with it. `opening`: what logging in raises; `pins`: those that were tried."""
+    """A token, and the session with it. `opening`: what logging in raises, or without a PIN what `unopened` does.
+
+    `pins`: those that were tried.
+    """
 
     label, serial = "t", b"0001"
 
-    def __init__(self, flags=USUAL, opening=None, keys=(), closing=None):
+    def __init__(self, flags=USUAL, opening=None, keys=(), closing=None, unopened=None):
+        self.unopened, self.there = unopened, 0
         self.flags, self.opening, self.keys, self.closing, self.pins = flags, opening, keys, closing, []
 
     def open(self, user_pin=None):
-        self.pins.append(user_pin)
-        if self.opening:
-            raise self.opening
+        if user_pin is not None:
+            self.pins.append(user_pin)
+        if raised := self.unopened if user_pin is None else self.opening:
+            raise raised
+        assert not self.there, "a token may have one session alone"
+        self.there += 1
         return self
 
     def get_objects(self, template):
         return list(self.keys) if Attribute.LABEL in template or Attribute.ID in template else []
 
     def close(self):
+        self.there -= 1
         if self.closing:
             raise self.closing
 
@@ -116,14 +124,46 @@ def test_a_pin_that_is_refused_is_tried_once(use, raised, said):
         (says.UserPinNotInitialized(), "has no PIN for its user yet"),
         (says.SessionCount(), r"the token is busy: it has no session left \(SessionCount\)"),
         (says.TokenNotPresent(), "the token has been removed"),
-        (says.DeviceError(), "the token, or the way to it, fails"),
-        (says.GeneralError("x"), r"the token cannot do it \(GeneralError: x\)"),
+        (says.DeviceRemoved(), "the token has been removed"),
+        (says.DeviceMemory(), "the token is busy"),
+        (says.HostMemory(), "HostMemory"),
+        (says.SlotIDInvalid(), "the token has been removed"),
+        (says.UserAlreadyLoggedIn(), "UserAlreadyLoggedIn"),
     ],
 )
 def test_what_is_no_matter_of_the_pin_may_be_tried_again(use, raised, said):
     with pytest.raises(token.TokenError, match=said) as caught:
         use(Token(opening=raised))
     assert not isinstance(caught.value, RefusedError)
+
+
+@pytest.mark.parametrize("raised", [says.DeviceError(), says.FunctionFailed(), says.GeneralError("x")])
+def test_what_fails_before_a_login_may_be_tried_again(use, raised):
+    made = Token(unopened=raised)
+    with pytest.raises(token.TokenError, match=type(raised).__name__) as caught:
+        use(made)
+    assert not isinstance(caught.value, RefusedError)
+    assert made.pins == []
+
+
+@pytest.mark.parametrize(
+    "raised", [says.DeviceError(), says.FunctionFailed(), says.GeneralError("x"), says.PKCS11Error("0x80000001")]
+)
+def test_a_login_whose_outcome_nobody_knows_is_not_tried_again(use, raised):
+    made = Token(opening=raised)
+    with pytest.raises(RefusedError, match=f"may have tried the PIN, or not, .* .{type(raised).__name__}"):
+        use(made)
+    assert made.pins == ["1234"]
+
+
+@pytest.mark.parametrize("raised", [says.GeneralError, says.HostMemory])
+def test_the_words_of_a_library_are_told_without_the_pin(use, raised):
+    with pytest.raises(token.KeyFileError, match=r": no login with \*\*\*\)") as caught:
+        use(Token(opening=raised("no login with 4711-0815")), pin=b"4711-0815")
+    assert "4711" not in str(caught.value)
+    with pytest.raises(token.KeyFileError) as caught:
+        use(Token(opening=raised("x" * 196 + "4711-0815")), pin=b"4711-0815")
+    assert "4711" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +177,7 @@ def test_a_token_that_goes_while_it_signs_is_told(use, raised, said):
 def test_a_token_without_pins_is_asked_for_none(use):
     made = Token(flags=TokenFlag.TOKEN_INITIALIZED, keys=[Key()])
     use(made)
-    assert made.pins == [None]
+    assert made.pins == []
 
 
 def test_a_token_that_is_not_initialized_is_none(use):
@@ -159,7 +199,15 @@ def test_what_is_named_is_bounded(use):
     assert len(str(caught.value)) < 2000
 
 
-def test_a_token_that_does_not_answer_ends_the_process():
-    code = "import time; from kmm_hsm import token; token.PATIENCE_S = 0.05; token._watched(lambda: time.sleep(600))"
-    ran = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    assert (ran.returncode, ran.stderr) == (1, "kmm: the token does not answer within 0 s\n")
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [
+        ("", 1, "\n"),
+        (", at_login=True", 3, ": it may have tried the PIN, or not, so that it is not tried again\n"),
+    ],
+)
+def test_a_token_that_does_not_answer_ends_the_process(asked, code, said):
+    run = "import time; from kmm_hsm import token; token.PATIENCE_S = 0.05; "
+    run += f"token._watched(lambda: time.sleep(600){asked})"
+    ran = subprocess.run([sys.executable, "-c", run], check=False, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (code, f"kmm: the token does not answer within 0 s{said}")
