@@ -33,6 +33,7 @@ _NAME = "hsm"
 _REFUSED_CODE = 3
 # What a Job in the operator's namespace may cost is not the Module's to say, either.
 _SHARED_PARAMS = ("key", "hash")
+_UNKNOWN = "it is not known whether the PIN was tried: if it is right, delete the Job, else change the Secret"
 _PIN, _CERTIFICATE = f"{SECRETS}/pin", f"{SECRETS}/cert"
 
 
@@ -91,8 +92,8 @@ class Hsm:
         return [made]
 
     def observe(self, objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
-        """Say how far the Job has come, and why it failed: for good, where a PIN was refused."""
-        return observe_job(objects, pods)
+        """Say how far the Job has come, and why it failed: for good, where a PIN was refused, or may have been."""
+        return observe_job(objects, pods, final_codes=[_REFUSED_CODE], unseen=_UNKNOWN)
 
     def _key(self, module: ModuleRef, params: Mapping[str, Any]) -> tuple[HsmKey, bool]:
         """Return the key that `params` ask for, and whether it is of the operator's configuration."""

@@ -223,6 +223,23 @@ def test_a_refused_pin_fails_the_job_for_good():
     assert (progress.state, progress.final) == (State.FAILED, True)
 
 
+@pytest.mark.parametrize("reason", ["DeadlineExceeded", "BackoffLimitExceeded"])
+def test_a_job_that_may_have_tried_a_pin_has_failed_for_good(reason):
+    conditions = [{"type": "Failed", "status": "True", "reason": reason}]
+    failed = {"kind": "Job", "status": {"conditions": conditions}}
+    progress = signer().observe([failed], [])
+    assert (progress.state, progress.final) == (State.FAILED, True)
+    assert progress.message.endswith(
+        "it is not known whether the PIN was tried: if it is right, delete the Job, else change the Secret"
+    )
+
+    def ended(code):
+        return {"status": {"containerStatuses": [{"state": {"terminated": {"exitCode": code}}}]}}
+
+    assert not signer().observe([failed], [ended(1)]).final
+    assert signer().observe([failed], [ended(REFUSED_CODE)]).final, "though the API server knows no policies"
+
+
 def test_variables_arrive_as_they_were_written():
     container = pod(params=OWN | MOUNTED)["containers"][0]
     env = {each["name"]: expanded(each["value"], {"TMPDIR": "/here"}) for each in container["env"]}
