@@ -21,6 +21,7 @@ SHARED_FIELDS = (*OWN_FIELDS, "certSecret", "registrySecret", "insecureRegistrie
 _LONGEST = 255
 _MOUNTS_MOST = 20
 _ID = re.compile(r"([0-9A-Fa-f]{2}){1,64}")
+_PASSPHRASE = "KBUILD_SIGN_PIN"  # noqa: S105 -- the variable that the command reads one from
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 _VOLUME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _OURS = re.compile(r"pin|cert|authorities|temporary|registry-[0-9]+")
@@ -170,6 +171,8 @@ def _repositories(given: object, where: str) -> Sequence[str]:
 
 def _env(given: object, where: str) -> Mapping[str, str]:
     found = _map(given, where)
+    if _PASSPHRASE in found:
+        raise ValueError(f"{where}: {_PASSPHRASE} is not for here, where others read it: the PIN is in the pinSecret")
     for name, value in found.items():
         if not _VARIABLE.fullmatch(str(name)) or not isinstance(value, str):
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 import threading
@@ -25,6 +26,7 @@ PATIENCE_S = 120.0
 
 _NAMED_MOST = 10
 _NAMED_LONGEST = 64
+_PR_SET_DUMPABLE = 4
 _R = TypeVar("_R")
 
 
@@ -118,7 +120,8 @@ def _session(token: Any, ask_pin: AskPassphrase) -> Iterator[Any]:
 
 def _logged_in(token: Any, ask_pin: AskPassphrase, where: str) -> Any:
     """Return a session. Raises RefusedError wherever the token may have tried the PIN."""
-    pin = _pin(ask_pin)
+    _hide_memory()
+    pin = _pin(ask_pin)  # which nobody has any more once this returns
     try:
         return _watched(lambda: token.open(user_pin=pin), at_login=True)
     except (said.PinIncorrect, said.PinInvalid, said.PinLenRange):
@@ -139,6 +142,13 @@ def _logged_in(token: Any, ask_pin: AskPassphrase, where: str) -> Any:
 def _close(session: Any) -> None:
     with suppress(said.PKCS11Error):  # it may have gone
         _watched(session.close)
+
+
+def _hide_memory() -> None:
+    """Let no core dump of this process be written: it is to hold a PIN. Linux alone has this."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _pin(ask: AskPassphrase) -> str:

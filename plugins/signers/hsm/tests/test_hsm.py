@@ -267,6 +267,7 @@ WRONG = [
     ({"image": "A b"}, "names no repository"),
     ({"env": ["a"]}, "env: must be an object"),
     ({"env": {"A": 1}}, "env: must be names of variables with texts"),
+    ({"env": {"KBUILD_SIGN_PIN": "1234"}}, "env: KBUILD_SIGN_PIN is not for here"),
     ({"env": {"A=": "b"}}, "env: must be names"),
     ({"volumes": "a"}, "volumes: must be a list"),
     ({"volumes": [{"name": "pin"}]}, "volumes: each needs a name, and pin, cert"),

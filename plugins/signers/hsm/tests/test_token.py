@@ -68,6 +68,7 @@ def use(monkeypatch, tmp_path):
 
     def use(*made, pin=b"1234"):
         slots = [SimpleNamespace(get_token=lambda each=each: each) for each in made]
+        monkeypatch.setattr(token, "_hide_memory", lambda: None)  # these tests' own is nobody's secret
         monkeypatch.setattr(pkcs11, "lib", lambda _: SimpleNamespace(get_slots=lambda **_: slots))
         with token.opened(f"pkcs11:token=t;object=k?module-path={library}", lambda: pin) as held:
             return [held.sign_digest(bytes(32), "sha256") for _ in range(3)]
@@ -211,3 +212,24 @@ def test_a_token_that_does_not_answer_ends_the_process(asked, code, said):
     run += f"token._watched(lambda: time.sleep(600){asked})"
     ran = subprocess.run([sys.executable, "-c", run], check=False, capture_output=True, text=True)
     assert (ran.returncode, ran.stderr) == (code, f"kmm: the token does not answer within 0 s{said}")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no prctl")
+def test_a_process_that_holds_a_pin_leaves_no_core_dump():
+    run = """
+import ctypes
+from types import SimpleNamespace
+from kmm_hsm import token
+
+def dumpable():
+    return ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
+
+def ask():
+    print(dumpable())
+    return b"1234"
+
+print(dumpable())
+token._logged_in(SimpleNamespace(open=lambda **_: None), ask, "")
+"""
+    ran = subprocess.run([sys.executable, "-c", run], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == ["1", "0"]
