@@ -53,7 +53,7 @@ class Hsm:
         key, shared = self._key(module, params)
         return Place(
             operators=shared,
-            secrets=tuple(dict.fromkeys(each for each in (key.pin_secret, key.cert_secret) if each)),
+            secrets=tuple(key.secrets),
             certificate=key.cert_secret,
             alone=key.pin_secret,
         )

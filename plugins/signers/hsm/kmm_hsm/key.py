@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,27 @@ class HsmKey:
     volumes: Sequence[Manifest] = ()
     mounts: Sequence[Manifest] = ()
     namespaces: Sequence[str] = ()
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Return the names of all Secrets that its pod needs."""
+        named = (self.pin_secret, self.cert_secret, self.registry_secret, *self._in_volumes())
+        return tuple(dict.fromkeys(filter(None, named)))
+
+    def _in_volumes(self) -> Iterator[str]:
+        mounted = {each["name"] for each in self.mounts}
+        for volume in self.volumes:
+            projected = volume.get("projected")
+            sources = projected.get("sources") if isinstance(projected, Mapping) else ()
+            listed = (
+                [each.get("secret") for each in sources if isinstance(each, Mapping)]
+                if isinstance(sources, list | tuple)
+                else ()
+            )
+            for source in (volume.get("secret"), *listed):
+                if volume["name"] in mounted and isinstance(source, Mapping) and source.get("optional") is not True:
+                    name = source.get("secretName", source.get("name"))
+                    yield str(name) if is_name(name) else ""
 
     def refuse_registries(self, request: SignRequest) -> None:
         """Raise ValueError for images that a Module may not have the operator's credentials used for."""

@@ -125,8 +125,28 @@ def test_a_key_of_the_modules_own_is_used_where_the_module_is():
 
 def test_a_key_of_the_configuration_is_used_where_the_operator_is():
     assert place({"key": "vendor"}) == Place(
-        operators=True, secrets=("acme-pin", "acme-cert"), certificate="acme-cert", alone="acme-pin"
+        operators=True,
+        secrets=("acme-pin", "acme-cert", "drivers-push"),
+        certificate="acme-cert",
+        alone="acme-pin",
     )
+
+
+def test_whatever_secret_a_key_needs_is_known():
+    volumes = [
+        {"name": "a", "secret": {"secretName": "in-a-volume"}},
+        {"name": "b", "secret": {"secretName": "perhaps", "optional": True}},
+        {"name": "c", "secret": {"secretName": "of-no-use"}},
+        {"name": "d", "projected": {"sources": [{"secret": {"name": "projected"}}, {"configMap": {"name": "x"}}, 1]}},
+        {"name": "e", "secret": {"secretName": "../no-name"}},
+        {"name": "f", "projected": {"sources": 1}},
+    ]
+    mounts = [{"name": name, "mountPath": f"/mnt/{name}"} for name in "abdef"]
+    made = vendor(volumes=volumes, volumeMounts=mounts)
+    placed = made.place(ModuleRef(namespace="n", name="m"), {"key": "vendor"})
+    assert placed.secrets == ("acme-pin", "acme-cert", "drivers-push", "in-a-volume", "projected")
+    own = place(OWN | {"volumes": volumes[:2], "volumeMounts": mounts[:2]})
+    assert (own.secrets, own.alone) == (("acme-pin", "in-a-volume"), "acme-pin")
 
 
 @pytest.mark.parametrize(("namespace", "key"), [("other", "vendor"), ("n", "vendo"), ("n", ["vendor"])])
