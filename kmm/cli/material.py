@@ -49,12 +49,7 @@ def opened_signer(pair: Pair) -> Iterator[Signer]:
     certified = read_certificate(pair.certificate) if pair.certificate else None
     with _held(pair) as held:
         if certified is None:
-            if not held.certificate:
-                raise ConfigError(f"{pair.key}: no certificate is kept beside the key: give it with --cert")
-            try:
-                certified = certificate.load(held.certificate)
-            except CertificateError as error:
-                raise ConfigError(f"{pair.key}: what is kept beside the key {error}") from None
+            certified = _kept(pair, held)
         for warning in certified.warnings(datetime.now(UTC)):
             print(printable(f"kmm: warning: {pair.certificate or pair.key}: {warning}"), file=sys.stderr)
         both = ", ".join(str(each) for each in (pair.key, pair.certificate) if each)
@@ -63,6 +58,18 @@ def opened_signer(pair: Pair) -> Iterator[Signer]:
         except SigningError as error:
             raise ConfigError(f"{both}: {error}") from None
         yield signer
+
+
+def _kept(pair: Pair, held: Held) -> Certificate:
+    """Return the certificate that is kept beside the key. Raises ConfigError."""
+    try:
+        if not (found := held.certificate()):
+            raise ConfigError(f"{pair.key}: no certificate is kept beside the key: give it with --cert")
+        return certificate.load(found)
+    except CertificateError as error:
+        raise ConfigError(f"{pair.key}: what is kept beside the key {error}") from None
+    except SigningError as error:
+        raise ConfigError(f"{pair.key}: {error}") from None
 
 
 @contextmanager

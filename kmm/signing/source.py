@@ -25,10 +25,13 @@ _URI = re.compile(r"([a-z][a-z0-9+.-]+):")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """A key that somebody holds. `certificate`: the one kept beside it, or empty."""
+    """A key that somebody holds. `certificate`: looks for the one kept beside it: empty where none is.
+
+    That raises SigningError.
+    """
 
     sign_digest: SignDigest = field(repr=False)
-    certificate: bytes = field(default=b"", repr=False)
+    certificate: Callable[[], bytes] = field(default=bytes, repr=False)
 
 
 Open: TypeAlias = Callable[[str, AskPassphrase], AbstractContextManager[Held]]

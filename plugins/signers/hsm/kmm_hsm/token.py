@@ -53,7 +53,7 @@ def opened(uri: str, ask_pin: AskPassphrase) -> Iterator[Held]:
             made: bytes = _answer(lambda: key.sign(what, mechanism=Mechanism.RSA_PKCS))
             return made
 
-        yield Held(sign_digest=sign, certificate=_certificate(session, key))
+        yield Held(sign_digest=sign, certificate=lambda: _certificate(session, key))
 
 
 def _token(wanted: TokenKey) -> Any:
@@ -70,8 +70,8 @@ def _token(wanted: TokenKey) -> Any:
         raise TokenError(f"{wanted.module} cannot be used as a PKCS#11 library: {why}") from None
     present: list[Any] = []
     for slot in slots:
-        with suppress(said.PKCS11Error):  # a slot whose token has gone, or is none that is known
-            present.append(slot.get_token())
+        with suppress(said.PKCS11Error, UnicodeDecodeError):  # a slot whose token has gone, or is none that is known
+            present.append(_watched(slot.get_token))
     present = [each for each in present if TokenFlag.TOKEN_INITIALIZED in each.flags]
     found = [each for each in present if _fits(each, wanted)]
     what = _shown(wanted.token or wanted.serial)
@@ -202,11 +202,13 @@ def _objects(session: Any, template: Mapping[Attribute, Any]) -> list[Any]:
 
 
 def _attribute(of: Any, attribute: Attribute) -> Any:
-    """Return an attribute of an object, or None where the token has none."""
+    """Return an attribute of an object, or None where it has none that can be read. Raises TokenError."""
     try:
-        return of[attribute]
-    except (said.AttributeTypeInvalid, said.AttributeSensitive, KeyError, NotImplementedError):
+        return _watched(lambda: of[attribute])
+    except (said.AttributeTypeInvalid, said.AttributeSensitive, KeyError, NotImplementedError, ValueError):
         return None
+    except said.PKCS11Error as error:
+        raise TokenError(_why(error)) from None
 
 
 def _of_key(key: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pkcs11
@@ -67,7 +68,12 @@ def use(monkeypatch, tmp_path):
     library.touch()
 
     def use(*made, pin=b"1234"):
-        slots = [SimpleNamespace(get_token=lambda each=each: each) for each in made]
+        def get_token(each):
+            if isinstance(each, Exception):
+                raise each
+            return each() if callable(each) else each
+
+        slots = [SimpleNamespace(get_token=partial(get_token, each)) for each in made]
         monkeypatch.setattr(token, "_hide_memory", lambda: None)  # these tests' own is nobody's secret
         monkeypatch.setattr(pkcs11, "lib", lambda _: SimpleNamespace(get_slots=lambda **_: slots))
         with token.opened(f"pkcs11:token=t;object=k?module-path={library}", lambda: pin) as held:
@@ -184,6 +190,64 @@ def test_a_token_without_pins_is_asked_for_none(use):
 def test_a_token_that_is_not_initialized_is_none(use):
     with pytest.raises(token.TokenError, match="none is present"):
         use(Token(flags=TokenFlag.LOGIN_REQUIRED))
+
+
+class Broken(Key):
+    """A key that raises something for one attribute."""
+
+    def __init__(self, attribute, raised):
+        super().__init__()
+        self.attribute, self.raised = attribute, raised
+
+    def __getitem__(self, attribute):
+        if attribute is self.attribute:
+            raise self.raised
+        return super().__getitem__(attribute)
+
+
+def test_a_certificate_is_looked_for_where_it_is_asked_for_alone(use):
+    assert use(Token(keys=[Broken(Attribute.ID, says.DeviceError())]))
+
+
+@pytest.mark.parametrize("raised", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), ValueError("5 is no KeyType")])
+def test_an_attribute_that_nobody_can_read_is_none(use, raised):
+    with pytest.raises(token.TokenError, match="is no RSA key"):
+        use(Token(keys=[Broken(Attribute.KEY_TYPE, raised)]))
+
+
+def test_a_token_that_goes_while_a_key_is_read_is_told(use):
+    with pytest.raises(token.TokenError, match="has been removed"):
+        use(Token(keys=[Broken(Attribute.KEY_TYPE, says.DeviceRemoved())]))
+
+
+@pytest.mark.parametrize("raised", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "x"), says.TokenNotRecognised()])
+def test_a_slot_that_cannot_be_read_is_left_out(use, raised):
+    with pytest.raises(token.TokenError, match="none is present"):
+        use(raised)
+
+
+def test_no_answer_of_a_token_is_waited_for_without_an_end(use, monkeypatch):
+    waited = []
+
+    def watched(ask, **_):
+        waited.append(True)
+        try:
+            return ask()
+        finally:
+            waited.pop()
+
+    class Waited(Key):
+        def __getitem__(self, attribute):
+            assert waited
+            return super().__getitem__(attribute)
+
+    class Asked(Token):
+        def close(self):
+            assert waited
+            super().close()
+
+    monkeypatch.setattr(token, "_watched", watched)
+    assert use(lambda: Asked(keys=[Waited()]) if waited else None)
 
 
 def test_a_key_that_asks_each_time_is_refused(use):
