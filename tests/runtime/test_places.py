@@ -160,23 +160,6 @@ def test_a_signature_under_way_outlives_an_edit_of_its_module(placed):
     eventually(lambda: world.ready("m", drivers))
 
 
-def test_a_pod_that_reads_a_secret_alone_keeps_others_out_though_its_task_is_gone(placed):
-    world, drivers = placed()
-    post(world, drivers, "one", outcome="run")
-    (job,) = eventually(world.jobs)
-    (pod,) = eventually(lambda: pods_of(world, job))
-    world.stop()
-    path = f"{jobs(NAMESPACE)}/{job['metadata']['name']}"
-    assert world.api.delete(path, {"propagationPolicy": "Orphan"}).code == 200
-    assert world.api.delete(f"{modules(drivers)}/one").code == 200
-    eventually(lambda: not world.jobs())
-    world.operator(ALONE)
-    post(world, drivers, "two")
-    eventually(lambda: reason(world, drivers, "two") == {"BuildQueued"})
-    finish(world, pod, path)
-    eventually(lambda: world.ready("two", drivers))
-
-
 @pytest.mark.embedded_only("only the embedded server refuses what it should not")
 def test_what_cannot_be_deleted_stops_no_module_of_its_name(placed):
     world, drivers = placed()
