@@ -301,3 +301,20 @@ def test_a_secret_of_the_modules_own_namespace_is_an_input_too(made, registry):
     eventually(lambda: world.kernel("6.0.0").get("inputsHash") not in (None, before))
     (job,) = eventually(world.jobs)
     assert job["metadata"]["ownerReferences"]
+
+
+def test_a_pod_that_reads_a_secret_alone_keeps_others_out_though_its_task_is_gone(placed):
+    world, drivers = placed()
+    post(world, drivers, "one", outcome="run")
+    (job,) = eventually(world.jobs)
+    (pod,) = eventually(lambda: pods_of(world, job))
+    world.stop()
+    path = f"{jobs(NAMESPACE)}/{job['metadata']['name']}"
+    assert world.api.delete(path, {"propagationPolicy": "Orphan"}).code == 200
+    assert world.api.delete(f"{modules(drivers)}/one").code == 200
+    eventually(lambda: not world.jobs())
+    world.operator(ALONE)
+    post(world, drivers, "two")
+    eventually(lambda: reason(world, drivers, "two") == {"BuildQueued"})
+    assert world.api.delete(f"{core(NAMESPACE, 'pods')}/{pod['metadata']['name']}").code == 200
+    eventually(lambda: world.ready("two", drivers))
