@@ -25,7 +25,6 @@ _DEADLINE_LONGEST_S = 7 * 24 * 3600
 _SAID_LONGEST = 900  # characters: with what is said before it, less than the core keeps
 _LOG_LONGEST = 2048 - 3  # bytes: what the kubelet keeps of a log, but for a character that it has cut in two
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
-_KILLED = 128  # and more: a signal's number is in it
 _FINAL = "PodFailurePolicy"  # why a Job has failed whose container ended with one of its codes
 
 
@@ -211,9 +210,7 @@ def without_empty(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
 
 
-def observe_job(
-    objects: Sequence[Manifest], pods: Sequence[Manifest], final_codes: Sequence[int] = (), unseen: str = ""
-) -> Progress:
+def observe_job(objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
     """Say how far the first Job among `objects` has come, and why it failed or does not start. Never raises.
 
     Where it succeeded: what its containers have left as their termination message.
@@ -234,13 +231,7 @@ def observe_job(
         reason = _reason(failed) or "Failed"
         said = [why for each in statuses for why in _why(each)]
         message = "; ".join([*_deadline(found, reason), *said]) or _text(failed, "message") or reason
-        codes = [_map(state, "terminated").get("exitCode") for each in statuses for _, state in _containers(each)]
-        final = reason == _FINAL or any(
-            type(code) is int and code in (*_listed(found), *final_codes) for code in codes
-        )
-        if unseen and not final and not (codes and all(type(code) is int and 0 <= code < _KILLED for code in codes)):
-            final, message = True, f"{message}; {unseen}"
-        return Progress(state=State.FAILED, reason=reason, message=message, final=final)
+        return Progress(state=State.FAILED, reason=reason, message=message, final=_is_final(found, reason, statuses))
     if suspended := conditions.get("Suspended"):
         return Progress(state=State.PENDING, reason=_reason(suspended), message="the Job is suspended")
     # A pod is Pending as long as its init containers run.
@@ -296,11 +287,15 @@ def _why(status: Mapping[str, Any]) -> Iterator[str]:
             yield _said(f"{name} ended with exit code {code}{why}", said)
 
 
-def _listed(found: Mapping[str, Any]) -> Iterator[Any]:
-    """Yield the Job's final codes. Some API servers look at none."""
-    for rule in _maps(_map(_map(found, "spec"), "podFailurePolicy").get("rules")):
-        values = _map(rule, "onExitCodes").get("values")
-        yield from values if isinstance(values, list | tuple) else ()
+def _is_final(found: Mapping[str, Any], reason: str, statuses: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a container ended with one of the Job's final codes. An old API server looks at none: pods tell it."""
+    if reason == _FINAL:
+        return True
+    rules = _maps(_map(_map(found, "spec"), "podFailurePolicy").get("rules"))
+    listed = [_map(each, "onExitCodes").get("values") for each in rules]
+    final = [code for each in listed if isinstance(each, list | tuple) for code in each]
+    codes = [_map(state, "terminated").get("exitCode") for each in statuses for _, state in _containers(each)]
+    return any(type(code) is int and code in final for code in codes)
 
 
 def _left(status: Mapping[str, Any]) -> Iterator[str]:

@@ -76,7 +76,6 @@ def test_progress_is_read_from_any_json(objects, pods):
 @given(status=JSON, pod=JSON)
 def test_progress_is_read_from_a_job_and_a_pod_of_any_status(status, pod):
     assert isinstance(observe_job([{"kind": "Job", "status": status}], [{"status": pod}]), Progress)
-    assert isinstance(observe_job([{"kind": "Job", "status": status}], [{"status": pod}], [3], "unknown"), Progress)
 
 
 def test_a_job_that_is_gone_or_not_begun_is_pending():
@@ -256,32 +255,6 @@ def test_a_final_code_is_read_from_the_pod_where_the_api_server_knows_no_policie
     assert observe_job([made], [ended(3)]).final
     assert not observe_job([made], [ended(1)]).final
     assert not observe_job([a_job(BACK_OFF)], [ended(3)]).final, "no code of this Job is"
-
-
-def test_a_final_code_is_known_though_the_api_server_has_dropped_the_policy():
-    assert observe_job([a_job(BACK_OFF)], [ended(3)], final_codes=[3]).final
-    assert not observe_job([a_job(BACK_OFF)], [ended(1)], final_codes=[3]).final
-
-
-RUNS = {"status": {"phase": "Failed", "containerStatuses": [{"name": "build", "state": {"running": {}}}]}}
-
-
-@pytest.mark.parametrize("pods", [[], [{}], [RUNS], [ended(143)], [ended(137, reason="OOMKilled")], [ended(1), RUNS]])
-@pytest.mark.parametrize("reason", ["DeadlineExceeded", "BackoffLimitExceeded"])
-def test_where_no_container_has_told_its_own_code_a_failure_may_be_final(pods, reason):
-    failed = a_job(("Failed", reason, "why"))
-    otherwise = observe_job([failed], pods)
-    found = observe_job([failed], pods, unseen="nobody knows")
-    assert (otherwise.final, found.final) == (False, True)
-    assert found.message == f"{otherwise.message}; nobody knows"
-
-
-@pytest.mark.parametrize("code", [0, 1, 127])
-def test_where_a_container_has_told_its_own_code_a_failure_is_no_more_final_than_that(code):
-    asked = [a_job(("Failed", "DeadlineExceeded", "why"))], [ended(code)]
-    assert observe_job(*asked, unseen="nobody knows") == observe_job(*asked)
-    found = observe_job([a_job(BACK_OFF)], [ended(3, "the PIN is wrong")], final_codes=[3], unseen="nobody knows")
-    assert found.message.endswith("the PIN is wrong")
 
 
 def test_what_is_said_does_not_depend_on_the_order_of_pods():

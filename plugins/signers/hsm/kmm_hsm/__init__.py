@@ -22,6 +22,7 @@ from kmm.contract import (
     Severity,
     Signer,
     SignRequest,
+    State,
     nearest,
 )
 from kmm.image_signing.job import SIGN_PARAMS, Key, SignOptions, sign_job, sign_options, sign_params
@@ -34,6 +35,7 @@ _REFUSED_CODE = 3
 # What a Job in the operator's namespace may cost is not the Module's to say, either.
 _SHARED_PARAMS = ("key", "hash")
 _UNKNOWN = "it is not known whether the PIN was tried: if it is right, delete the Job, else change the Secret"
+_KILLED = 128  # and more: a signal's number is in an exit code
 _PIN, _CERTIFICATE = f"{SECRETS}/pin", f"{SECRETS}/cert"
 
 
@@ -93,7 +95,15 @@ class Hsm:
 
     def observe(self, objects: Sequence[Manifest], pods: Sequence[Manifest]) -> Progress:
         """Say how far the Job has come, and why it failed: for good, where a PIN was refused, or may have been."""
-        return observe_job(objects, pods, final_codes=[_REFUSED_CODE], unseen=_UNKNOWN)
+        found = observe_job(objects, pods)
+        if found.state is not State.FAILED or found.final:
+            return found
+        codes = list(_codes(pods))
+        if _REFUSED_CODE in codes:  # an old API server drops what the Job says of it
+            return replace(found, final=True)
+        if codes and all(type(code) is int and 0 <= code < _KILLED for code in codes):
+            return found
+        return replace(found, final=True, message=f"{found.message}; {_UNKNOWN}")
 
     def _key(self, module: ModuleRef, params: Mapping[str, Any]) -> tuple[HsmKey, bool]:
         """Return the key that `params` ask for, and whether it is of the operator's configuration."""
@@ -161,6 +171,19 @@ def _findings(module: Manifest) -> Iterator[Finding]:
             sign_params(params, SignOptions(), "params")
         except ValueError as error:
             yield Finding(path=f"{path}.params", message=str(error))
+
+
+def _codes(pods: Sequence[Manifest]) -> Iterator[object]:
+    """Yield what the containers of pods have ended with: None where that is not known."""
+    for pod in pods:
+        statuses = _map(pod, "status").get("containerStatuses")
+        for each in statuses if isinstance(statuses, list | tuple) else ():
+            yield _map(_map(each, "state"), "terminated").get("exitCode")
+
+
+def _map(parent: object, name: str) -> Manifest:
+    found = parent.get(name) if isinstance(parent, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _mounted(key: HsmKey, certificate: str) -> Iterator[Mounted]:

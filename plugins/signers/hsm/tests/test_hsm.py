@@ -253,11 +253,20 @@ def test_a_job_that_may_have_tried_a_pin_has_failed_for_good(reason):
         "it is not known whether the PIN was tried: if it is right, delete the Job, else change the Secret"
     )
 
-    def ended(code):
-        return {"status": {"containerStatuses": [{"state": {"terminated": {"exitCode": code}}}]}}
+    def ended(*codes):
+        states = [
+            {"state": {"terminated": {"exitCode": code}} if code is not None else {"running": {}}} for code in codes
+        ]
+        return signer().observe([failed], [{"status": {"containerStatuses": states}}])
 
-    assert not signer().observe([failed], [ended(1)]).final
-    assert signer().observe([failed], [ended(REFUSED_CODE)]).final, "though the API server knows no policies"
+    assert not ended(1).final
+    assert ended(REFUSED_CODE).final, "though the API server knows no policies"
+    assert not ended(REFUSED_CODE).message.endswith("change the Secret"), "it is known"
+    for codes in ((), (137,), (143,), (None,), (1, None)):
+        assert ended(*codes).final
+        assert ended(*codes).message.endswith("else change the Secret")
+    for strange in (None, 1, {}, {"status": 1}, {"status": {"containerStatuses": [1, {"state": 1}]}}):
+        assert signer().observe([failed], [strange]).final
 
 
 def test_variables_arrive_as_they_were_written():
