@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from apiserver.client import eventually
 from apiserver.conftest import register
-from apiserver.samples import a_module, core, jobs, modules
+from apiserver.samples import a_module, core, modules
 from runtime.conftest import ALONE, NAMESPACE
 
 from kmm.catalog import Plugin, build_catalog
@@ -138,7 +138,6 @@ def there(world):
     container = {"modprobe": {"moduleName": "m"}, "kernelMappings": [mapping]}
     answer = found.api.post(modules(NAMESPACE), a_module(moduleLoader={"container": container}))
     assert answer.code == 201, answer.body
-    found.jobs = lambda: found.api.get(jobs(NAMESPACE)).body["items"]
     return found
 
 

@@ -50,7 +50,8 @@ def test_a_module_that_is_deleted_while_its_image_is_made_leaves_nothing(under_w
     eventually(lambda: not world.apps[0].cluster.modules.items())
     dockerfile(world, "FROM other")
     world.quiet()
-    assert not made_since(world, mark)
+    # The status may be written until it is gone: a server's controllers tell of a Job when they come to it.
+    assert made_since(world, mark) <= {("patch", "modules")}
     assert len(registry.asked) == asked
     assert not world.sets()
 
