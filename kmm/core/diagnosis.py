@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from kmm.core.reasons import Reason
 from kmm.core.view import Pod
 
-_LONGEST = 600
+_LONGEST, _SEARCHED = 600, 2048  # characters
 _MODULE_REFUSED = r"could not insert|can't load module"
 _MODULE_KEPT = r"could not remove|can't unload"
 _OTHER_KERNEL = "invalid module format|version magic|disagrees about version|wrong symbol version"
@@ -178,10 +179,8 @@ def diagnose(pod: Pod) -> tuple[Reason, str] | None:
     # A crash loop says nothing itself; a script has left what it printed also where the kubelet says it.
     said = "" if pod.waiting_reason == _AGAIN else _said(pod.waiting_message)
     for text in (said, pod.termination_message):
-        line = " ".join(text.split())
-        for words, reason, advice in _WORDS:
-            if words.search(line):
-                return reason, f"{advice} ({pod.node}: {_end(line)})"
+        if found := _recognised(text):
+            return found[0], f"{found[1]} ({pod.node}: {_end(text)})"
     left = said or pod.termination_message or pod.waiting_message
     return Reason.LOAD_FAILED, f"{pod.waiting_reason} on {pod.node}: {_end(left)}"
 
@@ -191,15 +190,22 @@ def diagnose_unload(pod: Pod, event: str = "") -> tuple[Reason, str] | None:
 
     `event`: what the kubelet said of a hook that failed, if it did.
     """
-    if not pod.deleting:
+    if not pod.deleting or pod.waiting_reason:  # what waits to be run again has not loaded
         return None
     said = pod.termination_message or _said(event)
-    line = " ".join(said.split())
-    if next((reason for words, reason, _ in _WORDS if words.search(line)), None) is Reason.MODULE_IN_USE:
-        return Reason.MODULE_IN_USE, f"the driver is in use and {_STILL_LOADED} ({pod.node}: {_end(line)})"
+    found = _recognised(said)
+    if found and found[0] is Reason.MODULE_IN_USE:
+        return Reason.MODULE_IN_USE, f"the driver is in use and {_STILL_LOADED} ({pod.node}: {_end(said)})"
     if event:
-        return Reason.UNLOAD_FAILED, f"the driver may be in use, and {_STILL_LOADED} ({pod.node}: {_end(line)})"
+        return Reason.UNLOAD_FAILED, f"the driver may be in use, and {_STILL_LOADED} ({pod.node}: {_end(said)})"
     return None
+
+
+@lru_cache(maxsize=1024)
+def _recognised(text: str) -> tuple[Reason, str] | None:
+    """Return what the end of a text says, and what to do. It is the same on thousands of nodes, in every plan."""
+    line = " ".join(text.split())[-_SEARCHED:]
+    return next(((reason, advice) for words, reason, advice in _WORDS if words.search(line)), None)
 
 
 def is_news(pod: Pod) -> bool:

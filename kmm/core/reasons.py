@@ -111,8 +111,14 @@ class Reason(StrEnum):
         "RendererFailed",
         About.MODULE,
         "A plugin could not make the objects for the Module, or made some that it may not make.",
-        "A fault in that plugin; the message names it.",
-        "Give the message to whoever maintains the plugin. An older release of it may do.",
+        (
+            "The Module's params ask for what the plugin does not know or does not allow: then the message names the "
+            "field. Or it is a fault in that plugin."
+        ),
+        (
+            "Correct the field that the message names. Where it names none, give the message to whoever maintains "
+            "the plugin; an older release of it may do."
+        ),
     )
     PLUGINS_AVAILABLE = (
         "PluginsAvailable",

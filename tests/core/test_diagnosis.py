@@ -241,6 +241,7 @@ def test_a_driver_that_was_in_use_when_its_loader_was_stopped_stays_loaded():
     assert "stays loaded" in found[1]
     assert "(worker-1: modprobe: FATAL: Module m is in use.)" in found[1]
     assert diagnose_unload(replace(left, deleting=False)) is None
+    assert diagnose_unload(replace(left, waiting_reason="CrashLoopBackOff")) is None, "it has never loaded"
 
 
 @pytest.mark.parametrize("said", ["", "exited", KMOD + "Key was rejected by service"])
@@ -283,3 +284,14 @@ def test_why_a_load_failed_is_forgotten_when_another_reason_is_seen_or_the_pod_g
     other = kernel_status(seen, pod("PostStartHookError", hook_error("Unknown symbol in module")))
     assert other["kernels"][0]["reason"] == Reason.UNKNOWN_SYMBOL
     assert kernel_status(seen, pod("", "", ready=True))["kernels"][0]["reason"] == Reason.LOADING
+
+
+def test_the_words_of_one_tool_are_not_taken_for_those_of_another():
+    for said, reason in (
+        ("sh: 1: cp: not found", Reason.COMMAND_MISSING),
+        ("executable file `modprobe` not found in $PATH: No such file or directory", Reason.COMMAND_MISSING),
+        ("mkdir: cannot create directory '/x': File exists", Reason.LOAD_FAILED),
+    ):
+        found = diagnose(pod("PostStartHookError", hook_error(said)))
+        assert found is not None
+        assert found[0] is reason, said
