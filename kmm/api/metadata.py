@@ -16,7 +16,7 @@ PREFIX = "kmm.node.kubernetes.io/"
 
 NAME_LONGEST = 253
 LABEL_LONGEST = 63
-NAME_PATTERN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """What objects are named: it leaves no room for the path of another."""
 _SUBDOMAIN = re.compile(NAME_PATTERN)
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?")
