@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from kmm.api.metadata import is_namespace
+from kmm.conformance.chance import examples
 from kmm.conformance.child import in_two_worlds
 from kmm.conformance.contract import Contract, broken, hold, told, unjudged
 from kmm.conformance.rendered import is_name
@@ -146,15 +147,7 @@ def _ask(wrong: Callable[[Any], str], strategy: st.SearchStrategy[Any], first: I
         if found:
             broken(f"{found}: for {asked!r:.300}")
 
-    @settings(
-        max_examples=_EXAMPLES,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        report_multiple_bugs=False,
-        phases=[Phase.generate],  # to make the example smaller takes long, and says little more
-        suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-    )
+    @examples(_EXAMPLES, HealthCheck.too_slow, HealthCheck.data_too_large)
     @given(strategy)
     def go_on(asked: Any) -> None:
         judge(asked)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from kmm.conformance.chance import examples
 from kmm.conformance.contract import Contract, broken, told
 from kmm.conformance.plugin import imported
 from kmm.conformance.subject import Subject
@@ -27,15 +28,7 @@ class ObservationContract(Contract):
         observe: Any = subject.hook(self.hook)
         drivers = st.sampled_from(("", "another", *subject.offers("drivers")))
 
-        @settings(
-            max_examples=_EXAMPLES,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            report_multiple_bugs=False,
-            phases=[Phase.generate],  # to make the example smaller takes long, and says little more
-            suppress_health_check=(HealthCheck.too_slow,),
-        )
+        @examples(_EXAMPLES, HealthCheck.too_slow)
         @given(st.builds(Record, **_FIELDS, driver=drivers))
         def takes(record: Record) -> None:
             try:

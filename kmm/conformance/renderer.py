@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from kmm.conformance import rendered
+from kmm.conformance.chance import examples
 from kmm.conformance.child import in_two_worlds
 from kmm.conformance.contract import Contract, broken, hold, told, unjudged
 from kmm.conformance.rendered import Allowed, Finder, Rendering
@@ -133,15 +134,7 @@ class RendererContract(Contract):
         Progress with a State and texts. Only a failure is final.
         """
 
-        @settings(
-            max_examples=_EXAMPLES,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            report_multiple_bugs=False,
-            phases=[Phase.generate],  # to make the example smaller takes long, and says little more
-            suppress_health_check=_SLOW,
-        )
+        @examples(_EXAMPLES, *_SLOW)
         @given(_seen([each.objects for each in renderings]), _PODS)
         def answers(objects: list[Any], pods: list[Any]) -> None:
             given_objects, given_pods = copy.deepcopy((objects, pods))

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from kmm.api.module import ModuleSpec
 from kmm.api.schema import load
+from kmm.conformance.chance import examples
 from kmm.conformance.child import in_two_worlds
 from kmm.conformance.contract import Contract, broken, hold, told
 from kmm.conformance.subject import Subject
@@ -71,15 +72,7 @@ class ValidationContract(Contract):
                 if not isinstance(severity, Severity):
                     broken(f"{each!r:.200} has a severity that is none")
 
-        @settings(
-            max_examples=_EXAMPLES,
-            derandomize=True,
-            deadline=None,
-            database=None,
-            report_multiple_bugs=False,
-            phases=[Phase.generate],  # to make the example smaller takes long, and says little more
-            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-        )
+        @examples(_EXAMPLES, HealthCheck.too_slow, HealthCheck.data_too_large)
         @given(st.sampled_from(modules), _PARAMS)
         def go_on(module: Manifest, params: Mapping[str, Any]) -> None:
             judge(_with_params(module, params))
