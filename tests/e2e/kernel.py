@@ -7,13 +7,10 @@ By hand:
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import lzma
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +53,7 @@ def kernel(suite: str = debian.SUITE, flavour: str = CLOUD) -> Kernel:
         raise Missing(f"the kernels that are tried are of {ARCHITECTURE}, and this machine is of {here}")
     options = debian.release(suite) if suite != debian.SUITE else ()
     release = debian.depended(f"linux-image-{flavour}", "linux-image-", options)
-    cache = debian.cache("kernels")
-    folder = cache / f"{release}-{hashlib.sha256(' '.join(MODULES).encode()).hexdigest()[:8]}"
-    with (cache / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _fetch(release, folder, options)
+    folder = debian.kept("kernels", [release, MODULES], lambda made: _fetch(release, made, options))
     return Kernel(release=release, image=folder / "vmlinuz", root=folder)
 
 
@@ -70,23 +62,21 @@ def index(root: Path, release: str) -> None:
     _kmod("depmod", "-b", root, release)
 
 
-def _fetch(release: str, folder: Path, options: tuple[str, ...]) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        package = debian.download(f"linux-image-{release}", Path(temporary), options)
-        whole, made = Path(temporary, "whole"), Path(temporary, "made")
-        subprocess.run(["dpkg-deb", "-x", package, whole], check=True, timeout=_UNPACKED_WITHIN_S)
-        if not (whole / "lib").exists():  # since Debian 13
-            (whole / "lib").symlink_to("usr/lib")
-        index(whole, release)
-        for module in _needed(whole, release):
-            kept = made / module.relative_to(whole).with_suffix("" if module.suffix == ".xz" else ".ko")
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            kept.write_bytes(_unpacked(module.read_bytes()))
-        for each in (whole / "lib/modules" / release).glob("modules.builtin*"):
-            shutil.copy(each, made / "lib/modules" / release)
-        index(made, release)
-        shutil.copy(whole / f"boot/vmlinuz-{release}", made / "vmlinuz")
-        made.rename(folder)
+def _fetch(release: str, made: Path, options: tuple[str, ...]) -> None:
+    package = debian.download(f"linux-image-{release}", made.parent, options)
+    whole = made.with_name("whole")
+    subprocess.run(["dpkg-deb", "-x", package, whole], check=True, timeout=_UNPACKED_WITHIN_S)
+    if not (whole / "lib").exists():  # since Debian 13
+        (whole / "lib").symlink_to("usr/lib")
+    index(whole, release)
+    for module in _needed(whole, release):
+        kept = made / module.relative_to(whole).with_suffix("" if module.suffix == ".xz" else ".ko")
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_bytes(_unpacked(module.read_bytes()))
+    for each in (whole / "lib/modules" / release).glob("modules.builtin*"):
+        shutil.copy(each, made / "lib/modules" / release)
+    index(made, release)
+    shutil.copy(whole / f"boot/vmlinuz-{release}", made / "vmlinuz")
 
 
 def _needed(root: Path, release: str) -> Iterable[Path]:
